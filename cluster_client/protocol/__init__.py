@@ -1,0 +1,1 @@
+"""What both ends of a link say to each other; pure, shared with the workers."""
