@@ -1,0 +1,119 @@
+"""A cluster that an admin registered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+
+if TYPE_CHECKING:
+    from .link import ClusterLink
+
+
+class Carrier(models.TextChoices):
+    """What carries the bytes between worker and cluster client."""
+
+    LOCAL = "local", "a process on the worker's own machine"
+
+
+class Scheduler(models.TextChoices):
+    """The batch scheduler of the cluster."""
+
+    LOCAL = "local", "none: jobs are processes of the cluster account"
+
+
+class DaemonMode(models.TextChoices):
+    """Whether the daemon outlives the login that started it."""
+
+    DETACHED = "detached", "detached"
+    ATTACHED = "attached", "attached to the control connection"
+
+
+class HpcCluster(models.Model):
+    """A login node to reach, the client on it, and the batch scheduler behind it.
+
+    All who use one cluster share one account there: it is the boundary of trust.
+    """
+
+    name = models.CharField(
+        max_length=64,
+        unique=True,
+        validators=[RegexValidator(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z", "Use letters, digits, . _ -")],
+        help_text="How people and commands call it.",
+    )
+    host_name = models.CharField(
+        "host", max_length=250, help_text="Host name or address of the login node."
+    )
+    port = models.PositiveIntegerField(
+        default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)]
+    )
+    username = models.CharField("user", max_length=64, blank=True)
+    client_path = models.CharField(
+        max_length=2048,
+        help_text="Absolute path of the directory that holds client.py on the cluster.",
+    )
+    carrier = models.CharField(max_length=16, choices=Carrier, default=Carrier.LOCAL)
+    scheduler = models.CharField(max_length=16, choices=Scheduler, default=Scheduler.LOCAL)
+    mode = models.CharField(max_length=16, choices=DaemonMode, default=DaemonMode.DETACHED)
+    python = models.CharField(
+        max_length=2048,
+        blank=True,
+        help_text="Python for the client, if it is not venv/ beside it or the newest on PATH.",
+    )
+    setup_commands = models.TextField(
+        "set-up commands",
+        blank=True,
+        help_text="Run by a login shell before scheduler commands, such as `module load slurm`.",
+    )
+    umask = models.CharField(
+        max_length=4,
+        default="0077",
+        validators=[RegexValidator(r"^0[0-7]{3}\Z", "A umask is 0 and three octal digits.")],
+    )
+    group = models.CharField(max_length=64, blank=True, help_text="Group of the jobs' files.")
+    labels = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "Hpc Cluster"
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(port__gte=1, port__lte=65535), name="hpc_cluster_port_in_range"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(client_path__startswith="/"),
+                name="hpc_cluster_client_path_absolute",
+            ),
+        ]
+
+    if TYPE_CHECKING:
+        link: ClusterLink
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """Mend what can be mended, refuse the rest with a sentence."""
+        from ..services import clusters
+
+        clusters.validate(self)
+
+    def try_connect(self, force: bool = False) -> None:
+        """Ask for a link to the cluster; a worker makes it. `force`: also start the daemon anew."""
+        from ..services import clusters
+
+        clusters.connect(self, force=force)
+
+    def is_connected(self) -> bool:
+        """Whether a worker holds a live link to the cluster now."""
+        from .. import queries
+
+        return queries.is_connected(self)
+
+    def describe(self) -> dict[str, Any]:
+        """The cluster and its link as JSON for people and programs."""
+        from .. import queries
+
+        return queries.describe_cluster(self)
