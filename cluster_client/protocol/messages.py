@@ -18,8 +18,9 @@ VERSIONS = (1,)
 
 CONTROL_LIMIT_BYTES = 1 << 20
 DATA_LIMIT_BYTES = 4 << 20
-SCRIPT_LIMIT_BYTES = 512 << 10
-"""A script that is JSON-encoded at its worst still fits a control frame."""
+SCRIPT_LIMIT_BYTES = 480 << 10
+"""Text doubles at most in JSON (quotes, backslashes, newlines), so that such a script fits a
+control frame; one full of other control characters does not, and its encoding is refused."""
 
 Json = dict[str, Any]
 
