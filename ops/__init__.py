@@ -1,0 +1,1 @@
+"""What runs the program on one machine: services, the supervised stack, the tiers of tests."""
