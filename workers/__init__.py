@@ -1,0 +1,1 @@
+"""The processes that hold the links to the clusters, and the tasks that use them."""

@@ -1,0 +1,1 @@
+"""What holds the connections; knows neither Django nor Celery."""

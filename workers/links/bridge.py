@@ -1,0 +1,197 @@
+"""The way from a carrier's channel to the cluster client: which Python, and its first line.
+
+The client's first word is one line, `HPC-BRIDGE 1 {json}`; start-up files may print before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import carriers, clock, errors
+
+MARKER = b"HPC-BRIDGE 1 "
+NOISE_LIMIT_BYTES = 256 << 10
+LINE_LIMIT_BYTES = 64 << 10
+
+COMMAND = """\
+client=$1; python=$2; shift 2
+say() { printf 'HPC-BRIDGE 1 {"status": "%s"}\\n' "$1"; exit 1; }
+fits() {
+    "$1" -S -E -c 'import sys; sys.exit(sys.version_info < (3, 9))' </dev/null >/dev/null 2>&1
+}
+[ -f "$client" ] || say no_client
+if [ -n "$python" ]; then
+    fits "$python" || say no_python
+    exec "$python" -E "$client" "$@"
+fi
+for python in "${client%/*}/venv/bin/python" python3.13 python3.12 python3.11 python3.10 \\
+    python3.9 python3
+do
+    fits "$python" && exec "$python" -E "$client" "$@"
+done
+say no_python
+"""
+"""POSIX sh, because the login shell of an account may be anything. Versions that are named on
+PATH but don't run (pyenv's shims) are passed over."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where the client is on the cluster, and the Python for it if an admin named one."""
+
+    client_path: str
+    python: str = ""
+
+    def command(self, *arguments: str) -> list[str]:
+        """The argv that runs `client.py` with `arguments`."""
+        client = self.client_path.rstrip("/") + "/client.py"
+        return ["/bin/sh", "-c", COMMAND, "sh", client, self.python, *arguments]
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What the client said first."""
+
+    status: str
+    host: str = ""
+    detail: str = ""
+    code: str = ""
+    versions: tuple[int, ...] = ()
+    last_death: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def open_client(
+    carrier: carriers.Carrier, installation: Installation, arguments: Sequence[str], limit_s: float
+) -> tuple[carriers.Channel, Marker]:
+    """Run the client and read its first line. Raises CannotConnect; then nothing is left open."""
+    channel = carrier.open(installation.command(*arguments))
+    try:
+        marker = read_marker(channel, limit_s)
+        _refuse_absent(marker, installation)
+    except BaseException:
+        channel.close()
+        raise
+    return channel, marker
+
+
+def read_marker(channel: carriers.Channel, limit_s: float) -> Marker:
+    """Skip what start-up files printed, up to the client's first line. Raises CannotConnect."""
+    ends_at = clock.now() + limit_s
+    noise = b""
+    while MARKER not in noise:
+        noise += _receive(channel, ends_at, "the client's first line", noise)
+        if len(noise) > NOISE_LIMIT_BYTES:
+            raise errors.CannotConnect(
+                "no_bridge",
+                f"The account's start-up files printed over {NOISE_LIMIT_BYTES >> 10} KiB before "
+                "the client spoke. Make them silent for sessions without a terminal.",
+                transient=False,
+            )
+    channel.unread(noise[noise.index(MARKER) + len(MARKER) :])
+    said = read_json_line(channel, max(0.1, ends_at - clock.now()))
+    return Marker(
+        status=str(said.get("status", "")),
+        host=str(said.get("host", "")),
+        detail=str(said.get("detail", "")),
+        code=str(said.get("code", "")),
+        versions=tuple(v for v in said.get("versions") or () if isinstance(v, int)),
+        last_death=str(said.get("last_death") or ""),
+        fields=said,
+    )
+
+
+def read_json_line(channel: carriers.Channel, limit_s: float) -> dict[str, Any]:
+    """One line of JSON, an object. Raises CannotConnect."""
+    ends_at = clock.now() + limit_s
+    line = b""
+    while b"\n" not in line:
+        line += _receive(channel, ends_at, "a line of the client", line)
+        if len(line) > LINE_LIMIT_BYTES:
+            raise errors.CannotConnect("no_bridge", "The client's line has no end.")
+    line, _, rest = line.partition(b"\n")
+    channel.unread(rest)
+    try:
+        said = json.loads(line)
+    except ValueError as problem:
+        raise errors.CannotConnect(
+            "no_bridge", f"The client's line is no JSON: {_printable(line)}"
+        ) from problem
+    if not isinstance(said, dict):
+        raise errors.CannotConnect("no_bridge", f"The client's line is odd: {_printable(line)}")
+    return said
+
+
+def start_daemon(
+    carrier: carriers.Carrier,
+    installation: Installation,
+    key: str,
+    document: dict[str, Any],
+    limit_s: float,
+) -> dict[str, Any]:
+    """Start a daemon by `document`, sent on stdin; the client's closing words."""
+    ends_at = clock.now() + limit_s
+    channel, marker = open_client(carrier, installation, ("start", key), limit_s)
+    try:
+        if marker.status != "ready":
+            return marker.fields
+        channel.settimeout(max(0.1, ends_at - clock.now()))
+        try:
+            channel.send(json.dumps(document).encode() + b"\n")
+        except OSError as problem:
+            raise _broken(channel, "the start document", str(problem), b"") from problem
+        return read_json_line(channel, max(0.1, ends_at - clock.now()))
+    finally:
+        channel.close()
+
+
+def _refuse_absent(marker: Marker, installation: Installation) -> None:
+    if marker.status == "no_client":
+        raise errors.CannotConnect(
+            "no_client",
+            f"There is no client.py in {installation.client_path} on the cluster. "
+            "Install the client there, or correct the cluster's client path.",
+            transient=False,
+        )
+    if marker.status == "no_python":
+        wanted = installation.python or "python3.13 ... python3.9 or python3 on PATH"
+        raise errors.CannotConnect(
+            "no_python",
+            f"No Python 3.9 or newer was found on the cluster ({wanted}). "
+            "Name one in the cluster's Python field.",
+            transient=False,
+        )
+
+
+def _receive(channel: carriers.Channel, ends_at: float, what: str, so_far: bytes) -> bytes:
+    left_s = ends_at - clock.now()
+    if left_s <= 0:
+        raise _broken(channel, what, "it did not come in time", so_far)
+    channel.settimeout(left_s)
+    try:
+        data = channel.recv(16 << 10)
+    except TimeoutError as problem:
+        raise _broken(channel, what, "it did not come in time", so_far) from problem
+    except OSError as problem:
+        raise _broken(channel, what, str(problem), so_far) from problem
+    if not data:
+        raise _broken(channel, what, "the command ended", so_far)
+    return data
+
+
+def _broken(channel: carriers.Channel, what: str, why: str, so_far: bytes) -> errors.CannotConnect:
+    words = channel.stderr_tail() or _printable(so_far)
+    said = f" It said: {_last_line(words)}" if words else ""
+    return errors.CannotConnect("no_bridge", f"Waited for {what}: {why}.{said}")
+
+
+def _last_line(words: str) -> str:
+    return words.strip().splitlines()[-1][:500] if words.strip() else ""
+
+
+def _printable(data: bytes) -> str:
+    text = data[-1000:].decode("utf-8", "replace")
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text).strip()
