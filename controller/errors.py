@@ -7,6 +7,7 @@ HpcError
 ├── Unavailable           it may work later (transient)
 │   ├── ClusterOffline    no link to the cluster now
 │   ├── LinkLost          the link broke before the answer
+│   ├── LeaseLost         the link's lease went to another holder
 │   ├── Timeout           no answer within the limit
 │   └── QueueUnreachable  the broker can't be reached
 ├── Refused               the cluster said no, for good
@@ -62,3 +63,9 @@ class Refused(HpcError):
 
 class Misconfigured(HpcError):
     code = "misconfigured"
+
+
+class LeaseLost(Unavailable):
+    """The link's lease went to another holder: what this one had to say counts no more."""
+
+    code = "lease_lost"

@@ -12,7 +12,7 @@ Choices, the database constraint, admin buttons and the diagram in docs derive f
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 
 
 class JobStatus(IntEnum):
@@ -40,7 +40,7 @@ class JobStatus(IntEnum):
         return self.name.replace("_", " ").capitalize()
 
 
-class Event(str, Enum):
+class Event(StrEnum):
     """What can happen to a job."""
 
     SUBMIT = "submit"

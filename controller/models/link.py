@@ -66,6 +66,10 @@ class ClusterLink(models.Model):
     scheduler_overruled = models.BooleanField(default=False)
     capabilities = models.JSONField(default=dict, blank=True)
     outbox_id = models.CharField(max_length=64, blank=True)
+    catching_up_to = models.PositiveBigIntegerField(
+        default=0, help_text="Events up to here tell more than a comparison; 0: compare at once."
+    )
+    last_death = models.TextField(blank=True, help_text="How the daemon before this one ended.")
 
     class Meta:
         verbose_name = "Cluster link"

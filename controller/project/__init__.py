@@ -1,0 +1,5 @@
+"""The standalone project: one Django site around the app."""
+
+from .celery import app as celery_app
+
+__all__ = ["celery_app"]

@@ -1,0 +1,200 @@
+"""The only module that knows the names of Celery's tasks: it sends nudges and asks for files.
+
+Rules:
+- A nudge carries ids, fires after the commit, and is sent by a thread of its own, so that a
+  broker that hangs holds nobody up for more than SEND_LIMIT_S.
+- A nudge that fails is forgotten, and for PAUSE_S no other is tried: the sweep does their work.
+- Names and queues are explicit, so that a portal's web process needs no routes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import celery
+import celery.exceptions
+import kombu.exceptions
+import redis.exceptions
+from django.db import transaction
+
+from . import errors
+
+logger = logging.getLogger(__name__)
+
+SEND_LIMIT_S = 0.5
+PAUSE_S = 10.0
+
+SUBMIT_JOB = "hpc.jobs.submit"
+CANCEL_JOB = "hpc.jobs.cancel"
+DELETE_JOB = "hpc.jobs.delete"
+DRAIN_CLUSTER = "hpc.clusters.drain"
+CONNECT = "hpc.clusters.connect"
+DISCONNECT = "hpc.clusters.disconnect"
+BOOTSTRAP = "hpc.clusters.bootstrap"
+FILES_LIST = "hpc.files.list"
+FILES_STAT = "hpc.files.stat"
+FILES_READ = "hpc.files.read"
+
+TASKS = (
+    SUBMIT_JOB,
+    CANCEL_JOB,
+    DELETE_JOB,
+    DRAIN_CLUSTER,
+    CONNECT,
+    DISCONNECT,
+    BOOTSTRAP,
+    FILES_LIST,
+    FILES_STAT,
+    FILES_READ,
+)
+"""Every name that is published; workers register each."""
+
+QUEUE = "hpc"
+FILES_QUEUE = "files"
+
+BROKER_ERRORS = (kombu.exceptions.KombuError, redis.exceptions.RedisError, OSError)
+
+ANSWER_ERRORS: dict[str, type[errors.HpcError]] = {
+    kind.code: kind
+    for kind in (
+        errors.NotFound,
+        errors.Invalid,
+        errors.IllegalMove,
+        errors.Unavailable,
+        errors.ClusterOffline,
+        errors.LinkLost,
+        errors.Timeout,
+        errors.Refused,
+        errors.Misconfigured,
+    )
+}
+
+_pause_lock = threading.Lock()
+_paused_until = 0.0
+
+
+def cluster_queue(cluster_id: int) -> str:
+    """The queue that only the holder of the cluster's link consumes."""
+    return f"cluster.{cluster_id}"
+
+
+def submit_job(cluster_id: int, job_id: int) -> None:
+    """Nudge: the job waits to be submitted."""
+    _nudge(SUBMIT_JOB, job_id, cluster_queue(cluster_id))
+
+
+def cancel_job(cluster_id: int, job_id: int) -> None:
+    """Nudge: the job waits to be cancelled."""
+    _nudge(CANCEL_JOB, job_id, cluster_queue(cluster_id))
+
+
+def delete_job(cluster_id: int, job_id: int) -> None:
+    """Nudge: the job's data waits to be deleted."""
+    _nudge(DELETE_JOB, job_id, cluster_queue(cluster_id))
+
+
+def drain_cluster(cluster_id: int) -> None:
+    """Nudge: many jobs wait to be submitted."""
+    _nudge(DRAIN_CLUSTER, cluster_id, cluster_queue(cluster_id))
+
+
+def connect(cluster_id: int) -> None:
+    """Nudge: a link is wanted."""
+    _nudge(CONNECT, cluster_id, QUEUE)
+
+
+def disconnect(cluster_id: int) -> None:
+    """Nudge: a link is wanted no more."""
+    _nudge(DISCONNECT, cluster_id, QUEUE)
+
+
+def bootstrap(cluster_id: int) -> None:
+    """Nudge: the daemon is to be started."""
+    _nudge(BOOTSTRAP, cluster_id, QUEUE)
+
+
+def call_files(verb: str, *arguments: Any, timeout_s: float) -> dict[str, Any]:
+    """Ask a files worker (`list`, `stat` or `read`) and wait for its answer.
+
+    Raises QueueUnreachable, Timeout, and what the worker answered as an error.
+    """
+    try:
+        result = celery.current_app.send_task(
+            f"hpc.files.{verb}",
+            args=arguments,
+            queue=FILES_QUEUE,
+            expires=timeout_s,
+            ignore_result=False,
+        )
+        answer = result.get(timeout=timeout_s)
+        result.forget()
+    except celery.exceptions.TimeoutError as error:
+        raise errors.Timeout(
+            f"No files worker answered within {timeout_s:g} s: see that one runs"
+            f" (celery -A workers worker -Q {FILES_QUEUE})."
+        ) from error
+    except BROKER_ERRORS as error:
+        raise errors.QueueUnreachable(
+            f"Redis can't be reached ({_first_line(error)}): see that it runs, and HPC_REDIS_URL."
+        ) from error
+    return _unpacked(answer)
+
+
+def _unpacked(answer: Any) -> dict[str, Any]:
+    if isinstance(answer, dict) and isinstance(answer.get("ok"), dict):
+        return dict(answer["ok"])
+    told = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(told, dict):
+        raise errors.Refused("The files worker gave an answer that makes no sense: see its log.")
+    fallback = errors.Unavailable if told.get("transient") else errors.Refused
+    kind = ANSWER_ERRORS.get(str(told.get("code")), fallback)
+    raise kind(str(told.get("message") or "The files worker refused without a reason."))
+
+
+def _nudge(name: str, identifier: int, queue: str) -> None:
+    transaction.on_commit(lambda: _send(name, identifier, queue), robust=True)
+
+
+def _send(name: str, identifier: int, queue: str) -> None:
+    if time.monotonic() < _paused_until:
+        return
+    send = celery.current_app.send_task  # the caller's app: current_app is a matter of the thread
+    failure = _bounded(lambda: send(name, args=[identifier], queue=queue, ignore_result=True))
+    if failure:
+        _pause()
+        logger.warning(
+            "nudge not sent, the sweep will do it",
+            extra={"task": name, "id": identifier, "reason": failure},
+        )
+
+
+def _bounded(send: Callable[[], object]) -> str:
+    """Run `send` on a thread for at most SEND_LIMIT_S; returns why it failed, or ""."""
+    failures: list[str] = []
+
+    def run() -> None:
+        try:
+            send()
+        except Exception as error:  # noqa: BLE001  # a nudge never breaks its caller
+            failures.append(_first_line(error))
+
+    thread = threading.Thread(target=run, name="hpc-nudge", daemon=True)
+    thread.start()
+    thread.join(SEND_LIMIT_S)
+    if thread.is_alive():
+        return f"no answer of the broker in {SEND_LIMIT_S:g} s"
+    return failures[0] if failures else ""
+
+
+def _pause() -> None:
+    global _paused_until  # noqa: PLW0603  # one pause a process
+    with _pause_lock:
+        _paused_until = time.monotonic() + PAUSE_S
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

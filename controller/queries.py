@@ -1,0 +1,254 @@
+"""Reads: nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from django.db.models import Case, Count, F, Q, QuerySet, When
+from django.db.models.functions import Coalesce, Now
+from django.utils.module_loading import import_string
+
+from . import conf, lifecycle
+from .lifecycle import JobStatus
+from .models import ClusterLink, HpcCluster, HpcJob, JobEvent, LinkState
+
+RESOURCES: dict[str, type] = {
+    "nodes": int,
+    "tasks": int,
+    "cpus_per_task": int,
+    "memory_mib": int,
+    "walltime_s": int,
+    "partition": str,
+    "account": str,
+    "qos": str,
+}
+"""What a job may ask of its scheduler, by the names of the columns."""
+
+COMPARED = frozenset({*lifecycle.MAY_BE_ON_CLUSTER, JobStatus.CANCELLING})
+"""What both sides compare: the daemon may know it and it has not ended."""
+
+
+def resources_of(job: HpcJob) -> dict[str, int | str]:
+    """What the job asks for, by name; what it leaves to the site is left out."""
+    return {name: getattr(job, name) for name in RESOURCES if getattr(job, name) not in (None, "")}
+
+
+def choose_cluster(job: HpcJob, parameters: Any) -> HpcCluster | None:
+    """HPC_CLUSTER_CHOOSER's choice, else the least loaded cluster that is online and suits."""
+    path = conf.get().cluster_chooser
+    if path:
+        return cast("HpcCluster | None", import_string(path)(job, parameters))
+    open_jobs = Count("jobs", filter=Q(jobs__job_status__in=lifecycle.OPEN))
+    clusters = HpcCluster.objects.filter(_online("link__")).select_related("link")
+    asked = resources_of(job)
+    for cluster in clusters.annotate(open_jobs=open_jobs).order_by("open_jobs", "pk"):
+        if not misfits(cluster.link, asked):
+            return cluster
+    return None
+
+
+def misfits(link: ClusterLink | None, asked: dict[str, Any]) -> list[str]:
+    """What the cluster can't do of what is asked, one clause each; nothing if it is not known."""
+    capabilities = link.capabilities if link is not None else {}
+    known = capabilities.get("resources") or []
+    clauses = [f"it knows no {name}" for name in asked if known and name not in known]
+    partitions = capabilities.get("partitions") or []
+    partition = asked.get("partition")
+    if partition and partitions and partition not in partitions:
+        clauses.append(f"it has no partition {partition!r} (only {', '.join(partitions)})")
+    return clauses
+
+
+def is_connected(cluster: HpcCluster) -> bool:
+    """Whether a worker holds a live link to the cluster now."""
+    return ClusterLink.objects.filter(_online(), pk=cluster.pk).exists()
+
+
+def link_of(cluster: HpcCluster) -> ClusterLink | None:
+    """The cluster's link row, if a link was ever asked for."""
+    return ClusterLink.objects.filter(pk=cluster.pk).first()
+
+
+def due_pending(cluster_id: int, limit: int) -> list[int]:
+    """Ids of jobs that wait to be submitted, oldest first."""
+    return _ids(_of(cluster_id, JobStatus.PENDING).filter(_due()), limit)
+
+
+def stale_submitting(cluster_id: int, limit: int) -> list[int]:
+    """Ids of jobs whose submission must be asked for again."""
+    epoch = ClusterLink.objects.filter(pk=cluster_id).values_list("epoch", flat=True).first() or 0
+    stale = _stale("job_submitting_time", conf.get().submitting_stale_s)
+    rows = _of(cluster_id, JobStatus.SUBMITTING).filter(~Q(claimed_epoch=epoch) | stale)
+    return _ids(rows.filter(_due()), limit)
+
+
+def stale_cancelling(cluster_id: int, limit: int) -> list[int]:
+    """Ids of jobs whose cancel must be asked for again."""
+    return _ids(_stale_since_change(cluster_id, JobStatus.CANCELLING), limit)
+
+
+def stale_deleting(cluster_id: int, limit: int) -> list[int]:
+    """Ids of jobs whose data must be asked again to be deleted."""
+    return _ids(_stale_since_change(cluster_id, JobStatus.DELETING), limit)
+
+
+def open_tags(cluster_id: int) -> list[str]:
+    """Tags that the server holds open on the cluster, to be compared with the daemon's."""
+    rows = HpcJob._base_manager.filter(cluster=cluster_id, job_status__in=COMPARED)
+    return list(rows.order_by("pk").values_list("tag", flat=True))
+
+
+def backlog(cluster_id: int) -> dict[str, int]:
+    """How many jobs of the cluster are in each status that is not an end."""
+    rows = HpcJob._base_manager.filter(cluster=cluster_id, job_status__in=lifecycle.OPEN)
+    counts = rows.order_by().values_list("job_status").annotate(count=Count("pk"))
+    return {JobStatus(status).name: count for status, count in counts}
+
+
+def describe_cluster(cluster: HpcCluster) -> dict[str, Any]:
+    """The cluster and its link as JSON."""
+    link = link_of(cluster)
+    return {
+        "id": cluster.pk,
+        "name": cluster.name,
+        "host": cluster.host_name,
+        "port": cluster.port,
+        "user": cluster.username,
+        "client_path": cluster.client_path,
+        "carrier": cluster.carrier,
+        "scheduler": cluster.scheduler,
+        "mode": cluster.mode,
+        "connected": is_connected(cluster),
+        "link": _describe_link(link) if link else None,
+        "backlog": backlog(cluster.pk),
+    }
+
+
+def describe_job(job: HpcJob) -> dict[str, Any]:
+    """The job as JSON."""
+    return {
+        "id": job.pk,
+        "tag": job.tag,
+        "name": job.name,
+        "owner": job.owner_id,
+        "cluster": job.cluster.name if job.cluster else None,
+        "status": job.status.name,
+        "status_code": job.job_status,
+        "is_final": job.is_final,
+        "details": job.job_details,
+        "scheduler_job_id": job.scheduler_job_id or None,
+        "resources": resources_of(job),
+        "attempt": job.attempt,
+        "run": job.run,
+        "exit_code": job.exit_code,
+        "signal": job.signal,
+        "elapsed_s": job.elapsed_s,
+        "cpu_s": job.cpu_s,
+        "max_memory_mib": job.max_memory_mib,
+        "blocked": _describe_block(job),
+        "times": _describe_times(job),
+    }
+
+
+def describe_event(event: JobEvent) -> dict[str, Any]:
+    """An entry of a job's history as JSON."""
+    return {
+        "id": event.pk,
+        "at": _iso(event.at),
+        "happened_at": _iso(event.happened_at),
+        "event": event.event,
+        "before": JobStatus(event.status_before).name,
+        "after": JobStatus(event.status_after).name,
+        "source": event.source,
+        "cause": event.cause,
+        "run": event.run,
+        "data": event.data,
+    }
+
+
+def with_confirmation(jobs: QuerySet[HpcJob]) -> QuerySet[HpcJob]:
+    """The jobs with `last_confirmed`: when the cluster last showed them, by poll or by event."""
+    polled = Case(
+        When(
+            job_status__in=lifecycle.IN_SCHEDULER,
+            blocked_reason="",
+            then=Coalesce("cluster__link__last_polled_at", "confirmed_at"),
+        ),
+        default=F("confirmed_at"),
+    )
+    return jobs.annotate(last_confirmed=polled)
+
+
+def _online(prefix: str = "") -> Q:
+    return Q(**{f"{prefix}state": LinkState.UP, f"{prefix}expires_at__gt": Now()}) & ~Q(
+        **{f"{prefix}holder": ""}
+    )
+
+
+def _of(cluster_id: int, status: JobStatus) -> QuerySet[HpcJob]:
+    return HpcJob._base_manager.filter(cluster=cluster_id, job_status=status)
+
+
+def _due() -> Q:
+    return Q(not_before=None) | Q(not_before__lte=Now())
+
+
+def _stale(column: str, age_s: float) -> Q:
+    return Q(**{f"{column}__lte": Now() - timedelta(seconds=age_s)})
+
+
+def _stale_since_change(cluster_id: int, status: JobStatus) -> QuerySet[HpcJob]:
+    stale = _stale("changed_at", conf.get().cancelling_stale_s)
+    return _of(cluster_id, status).filter(stale).filter(_due())
+
+
+def _ids(rows: QuerySet[HpcJob], limit: int) -> list[int]:
+    ids: Iterable[int] = rows.order_by("pk").values_list("pk", flat=True)[:limit]
+    return list(ids)
+
+
+def _describe_link(link: ClusterLink) -> dict[str, Any]:
+    return {
+        "wanted": link.wanted,
+        "state": link.state,
+        "holder": link.holder or None,
+        "epoch": link.epoch,
+        "expires_at": _iso(link.expires_at),
+        "generation": link.generation,
+        "daemon_host": link.daemon_host,
+        "daemon_pid": link.daemon_pid,
+        "client_version": link.client_version,
+        "scheduler": link.scheduler,
+        "scheduler_version": link.scheduler_version,
+        "scheduler_overruled": link.scheduler_overruled,
+        "last_heard_at": _iso(link.last_heard_at),
+        "last_polled_at": _iso(link.last_polled_at),
+        "last_death": link.last_death,
+        "failures": link.failures,
+        "blocked_reason": link.blocked_reason,
+        "detail": link.blocked_detail,
+        "not_before": _iso(link.not_before),
+    }
+
+
+def _describe_block(job: HpcJob) -> dict[str, Any] | None:
+    if not job.blocked_reason:
+        return None
+    return {
+        "reason": job.blocked_reason,
+        "detail": job.blocked_detail,
+        "since": _iso(job.blocked_since),
+        "not_before": _iso(job.not_before),
+    }
+
+
+def _describe_times(job: HpcJob) -> dict[str, str | None]:
+    names = ("pending", "submitting", "submitted", "queued", "running", "finished")
+    times = {name: _iso(getattr(job, f"job_{name}_time")) for name in names}
+    return {"created": _iso(job.created_at)} | times
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat() if time else None

@@ -1,0 +1,180 @@
+"""The verbs of a job: submit, cancel, delete; and the writers that workers call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import transaction
+
+from .. import errors, publish, queries
+from ..lifecycle import FINAL, Event, JobStatus
+from ..models import HpcJob
+from . import parameters as asked
+from . import placement
+from .moves import (
+    Outcome,
+    apply,
+    block,
+    claim,
+    claim_again,
+    defer,
+    in_future,
+    job_class,
+    load,
+    unblock,
+)
+from .placement import place_waiting
+
+__all__ = [
+    "Outcome",
+    "apply",
+    "block",
+    "cancel",
+    "claim",
+    "claim_again",
+    "declare_lost",
+    "defer",
+    "delete",
+    "in_future",
+    "job_class",
+    "load",
+    "look_again",
+    "place_waiting",
+    "redraft",
+    "render_script",
+    "submit",
+    "submit_many",
+    "unblock",
+]
+
+
+def submit(job: HpcJob, parameters: Any, *, source: str = "user") -> JobStatus:
+    """Take the job over: check, choose a cluster, render the script, DRAFT -> PENDING.
+
+    Raises Invalid, NotFound or IllegalMove, and changes nothing then.
+    """
+    with transaction.atomic():
+        cluster_id = _accept(job, parameters, source)
+        if cluster_id is not None:
+            publish.submit_job(cluster_id, job.pk)
+    job.refresh_from_db()
+    return job.status
+
+
+def submit_many(pairs: Iterable[tuple[HpcJob, Any]], *, source: str = "user") -> list[JobStatus]:
+    """Submit many (job, parameters) at once, all or none, with one nudge a cluster."""
+    jobs = []
+    cluster_ids: set[int | None] = set()
+    with transaction.atomic():
+        for job, parameters in pairs:
+            cluster_ids.add(_accept(job, parameters, source))
+            jobs.append(job)
+        for cluster_id in cluster_ids:
+            if cluster_id is not None:
+                publish.drain_cluster(cluster_id)
+    for job in jobs:
+        job.refresh_from_db()
+    return [job.status for job in jobs]
+
+
+def cancel(job: HpcJob, *, source: str = "user") -> JobStatus:
+    """Cancel the job: at once if no cluster has it, else its worker is nudged."""
+    with transaction.atomic():
+        outcome = apply(job.pk, Event.CANCEL, source=source)
+        _refuse_unless(outcome, job, "there is nothing to cancel")
+        if outcome.status is JobStatus.CANCELLING:
+            publish.cancel_job(_cluster_id(job), job.pk)
+    job.refresh_from_db()
+    return job.status
+
+
+def delete(job: HpcJob, *, source: str = "user") -> JobStatus:
+    """Delete the data of a job that has ended; what never reached a cluster is deleted at once."""
+    with transaction.atomic():
+        outcome = apply(job.pk, Event.DELETE, source=source)
+        _refuse_unless(outcome, job, "only the data of a job that has ended can be deleted")
+        attempt, cluster_id = HpcJob._base_manager.values_list("attempt", "cluster_id").get(
+            pk=job.pk
+        )
+        if cluster_id is None or not attempt:
+            apply(job.pk, Event.CONFIRM_DELETE, source=source, cause="It never reached a cluster.")
+        else:
+            publish.delete_job(cluster_id, job.pk)
+    job.refresh_from_db()
+    return job.status
+
+
+def look_again(job: HpcJob) -> None:
+    """Let a blocked job go on: whatever is due for it is tried at once."""
+    with transaction.atomic():
+        unblock(job.pk)
+        if job.cluster_id is not None:
+            publish.drain_cluster(job.cluster_id)
+    job.refresh_from_db()
+
+
+def declare_lost(job: HpcJob, *, source: str = "admin") -> JobStatus:
+    """End a job as ERROR of which no trace is left on its cluster."""
+    cause = "Declared lost: no trace of it was left on the cluster."
+    outcome = apply(job.pk, Event.DECLARE_LOST, source=source, cause=cause)
+    _refuse_unless(outcome, job, "only a job that a cluster has can be declared lost")
+    job.refresh_from_db()
+    return job.status
+
+
+def redraft(job: HpcJob, **columns: Any) -> bool:
+    """Change what services keep of a DRAFT (script, cluster); says whether it still was one."""
+    drafts = HpcJob._base_manager.filter(pk=job.pk, job_status=JobStatus.DRAFT)
+    return bool(drafts.update(**columns))
+
+
+def render_script(job: HpcJob, parameters: Any) -> str:
+    """The body of the script: the template named by parameters["template"]."""
+    return asked.render(job, parameters)
+
+
+def _accept(job: HpcJob, parameters: Any, source: str) -> int | None:
+    asked.check_json(parameters)
+    job = _locked(job)
+    if job.status is not JobStatus.DRAFT:
+        raise errors.IllegalMove(
+            f"Job {job.pk} is {job.status.label}: only a draft can be submitted; make a new job."
+        )
+    for name, value in asked.resources(parameters).items():
+        setattr(job, name, value)
+    columns: dict[str, Any] = queries.resources_of(job)
+    columns["environment"] = asked.environment(job.environment)
+    is_plain = isinstance(parameters, dict) and "script" in parameters
+    text = parameters["script"] if is_plain else job.render(parameters)
+    columns |= {"script": asked.script(text), "job_parameters": parameters}
+    cluster = placement.choose(job, parameters)
+    columns |= {"cluster": cluster} if cluster else placement.waiting()
+    apply(job.pk, Event.SUBMIT, source=source, updates=columns)
+    return cluster.pk if cluster else None
+
+
+def _locked(job: HpcJob) -> HpcJob:
+    """The job with its portal's unsaved changes stored, its row locked, as HPC_JOB_CLASS."""
+    explicit = job.cluster
+    job.save()
+    HpcJob._base_manager.select_for_update().get(pk=job.pk)
+    if isinstance(job, job_class()):
+        job.refresh_from_db()
+    else:
+        job = load(job.pk)
+    job.cluster = explicit or job.cluster
+    return job
+
+
+def _refuse_unless(outcome: Outcome, job: HpcJob, sentence: str) -> None:
+    if not outcome.is_legal:
+        ended = "has ended as " if outcome.status in FINAL else "is "
+        raise errors.IllegalMove(f"Job {job.pk} {ended}{outcome.status.label}: {sentence}.")
+
+
+def _cluster_id(job: HpcJob) -> int:
+    cluster_id = HpcJob._base_manager.values_list("cluster_id", flat=True).get(pk=job.pk)
+    if cluster_id is None:
+        raise errors.Invalid(f"Job {job.pk} has no cluster.")
+    return cluster_id
