@@ -16,10 +16,10 @@ help: ## list the targets
 		printf '  %-12s %s\n' "$$target" "$$words"; done
 
 demo: $(VENV)/for-run ## set up, run one real job on this machine, show it, stop everything
-	@exec $(VENV_PYTHON) -m ops.stack demo
+	@exec $(VENV_PYTHON) -m ops demo
 
 run: $(VENV)/for-run ## keep the whole stack up in var/ and print its addresses; Ctrl-C stops it
-	@exec $(VENV_PYTHON) -m ops.stack run
+	@exec $(VENV_PYTHON) -m ops run
 
 check: $(VENV)/for-dev ## format, lint, types, layers, migrations, unit tests (seconds)
 	$(VENV_PYTHON) -m ruff format --check .

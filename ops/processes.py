@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 LAUNCHER = Path(__file__).with_name("child.py")
 STOP_LIMIT_S = 10.0
@@ -59,14 +60,14 @@ def start(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
     log: Path | None = None,
-    capture: bool = False,
+    output: IO[bytes] | int | None = None,
     user: str = "",
     death_signal: int = signal.SIGKILL,
 ) -> Child:
     """Start a program that dies with the thread that calls this.
 
-    Its output is appended to `log`, or kept for `process.stdout` with `capture`, or goes where ours
-    goes. Only the superuser may name another `user`.
+    Its output is appended to `log`, or goes to `output`, or where ours goes. Only the superuser may
+    name another `user`.
     """
     launcher = [
         sys.executable,
@@ -78,12 +79,13 @@ def start(
         user,
     ]
     with contextlib.ExitStack() as files:
-        output = files.enter_context(log.open("ab")) if log else None
+        if log:
+            output = files.enter_context(log.open("ab"))
         process = subprocess.Popen(
             [*launcher, "--", *map(str, argv)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if capture else output,
-            stderr=subprocess.STDOUT if log or capture else None,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
             cwd=directory,
             env=None if environment is None else dict(environment),
             start_new_session=True,
@@ -108,11 +110,12 @@ def stop(
     limit_s: float = STOP_LIMIT_S,
     number: int = signal.SIGTERM,
     pause: Pause = time.sleep,
+    is_urgent: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Ask programs to end, all at once; kill those that have not within the limit."""
+    """Ask programs to end, all at once; kill those that have not within the limit, or if urgent."""
     for child in children:
         child.send(number)
-    wait_until(lambda: all(child.has_ended for child in children), limit_s, pause)
+    wait_until(lambda: all(child.has_ended for child in children) or is_urgent(), limit_s, pause)
     for child in children:
         child.collect()
 

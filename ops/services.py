@@ -298,7 +298,7 @@ class Postgres:
             program,
             [self._binaries / program, *arguments],
             directory=self.directory,
-            capture=True,
+            output=subprocess.PIPE,
             user=self._user,
         )
         output, _ = child.process.communicate(timeout=60)

@@ -29,14 +29,8 @@ os.environ.update(
 if os.geteuid() == 0:
     os.environ["HPC_ALLOW_ROOT"] = "1"
 
-try:  # TEMPORARY until controller/project/settings.py exists; removed by its owner before the end
-    from controller.project.settings import *  # noqa: F403
-    from controller.project.settings import DATABASES as PROJECT_DATABASES
-except ModuleNotFoundError as error:
-    if error.name != "controller.project.settings":
-        raise
-    SECRET_KEY = "x" * 50
-    PROJECT_DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+from controller.project.settings import *  # noqa: E402, F403
+from controller.project.settings import DATABASES as PROJECT_DATABASES  # noqa: E402
 
 DATABASES: dict[str, dict[str, Any]] = {"default": dict(PROJECT_DATABASES["default"])}
 if TEST_DATABASE == "postgresql":

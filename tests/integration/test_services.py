@@ -132,7 +132,7 @@ def test_the_servers_die_with_a_parent_that_is_killed(short_directory, checkout)
 
 def test_stop_ends_the_whole_group_of_a_program_that_ignores_the_request():
     script = "trap '' TERM; sleep 600 & echo $!; wait; sleep 600"
-    child = processes.start("stubborn", ["bash", "-c", script], capture=True)
+    child = processes.start("stubborn", ["bash", "-c", script], output=subprocess.PIPE)
     with child.process:
         grandchild = int(child.process.stdout.readline())
         processes.stop(child, limit_s=0.2)
@@ -141,7 +141,7 @@ def test_stop_ends_the_whole_group_of_a_program_that_ignores_the_request():
 
 
 def test_a_program_that_does_not_exist_is_told_in_a_sentence():
-    child = processes.start("absent", ["/nonexistent/program"], capture=True)
+    child = processes.start("absent", ["/nonexistent/program"], output=subprocess.PIPE)
     output, _ = child.process.communicate(timeout=REPORT_LIMIT_S)
     assert child.process.returncode == 1
     assert output.decode().strip().endswith("could not be started: No such file or directory.")
