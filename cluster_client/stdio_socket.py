@@ -1,0 +1,198 @@
+"""A WebSocket over stdin and stdout, for `files` and `serve --stdio`; threads around the Sans-I/O
+server of websockets.
+
+One thread reads. Whoever has something to send writes it; while one writes, others add to its
+pile and wait for their turn, and the reader adds pongs and does not wait. No lock is held during
+a write.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from typing import Optional, Union
+
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from .protocol import messages
+
+READ_BYTES = 1 << 18
+MESSAGES_WAITING = 4
+CLOSE_LIMIT_S = 5.0
+
+Message = Union[str, bytes]
+
+
+class StdioSocket:
+    """The server's side of one WebSocket; takes stdin and stdout for itself."""
+
+    def __init__(self, max_size: int = messages.CONTROL_LIMIT_BYTES) -> None:
+        self._input, self._output = os.dup(0), os.dup(1)
+        with open(os.devnull, "rb") as null:
+            os.dup2(null.fileno(), 0)
+        os.dup2(2, 1)  # what a library prints must not end up among the frames
+        self._protocol = ServerProtocol(max_size=max_size)
+        self._messages: queue.Queue[Optional[bytes]] = queue.Queue(MESSAGES_WAITING)
+        self._fragments: list[bytes] = []
+        self._is_ended = False
+        self._changed = threading.Condition()
+        self._pile: deque[bytes] = deque()
+        self._piled = 0
+        self._written = 0
+        self._is_writing = False
+        self._is_over = False
+        self._reader = threading.Thread(target=self._read, name="stdio-reader", daemon=True)
+        self._reader.start()
+
+    # For the handlers ---------------------------------------------------------------------------
+
+    def recv(self, timeout: Optional[float] = None) -> bytes:
+        """The next message; TimeoutError, or ConnectionClosed at the end."""
+        try:
+            message = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError("no message came in time") from None
+        if message is None:
+            self._messages.put(None)  # for the next call
+            raise self._closed()
+        return message
+
+    def send(self, message: Union[Message, memoryview]) -> None:
+        """Send a message and wait until it is written."""
+        with self._changed:
+            if self._is_over or self._protocol.state is not State.OPEN:
+                raise self._closed()
+            if isinstance(message, str):
+                self._protocol.send_text(message.encode())
+            else:
+                self._protocol.send_binary(message)  # type: ignore[arg-type]
+            mine = self._take_output()
+        self._flush(mine)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye and give the other end a bounded time to answer."""
+        with self._changed:
+            if not self._is_over and self._protocol.state is State.OPEN:
+                self._protocol.send_close(code, reason)
+            mine = self._take_output()
+        self._flush(mine)
+        self._reader.join(CLOSE_LIMIT_S)
+        self.drop()
+
+    def drop(self) -> None:
+        """End it now."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+        self._end_of_messages()
+
+    # Reading ------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            while not self._is_over:
+                data = os.read(self._input, READ_BYTES)
+                with self._changed:
+                    if data:
+                        self._protocol.receive_data(data)
+                    else:
+                        self._protocol.receive_eof()
+                    events = self._protocol.events_received()
+                    for event in events:
+                        if isinstance(event, Request):
+                            self._protocol.send_response(self._protocol.accept(event))
+                    self._take_output()
+                self._flush(None)
+                for event in events:
+                    if isinstance(event, Frame):
+                        self._take_frame(event)
+                if not data or self._is_ended:
+                    return
+        except OSError:
+            return  # the other end is gone
+        finally:
+            self.drop()
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._fragments = [bytes(frame.data)]
+        elif frame.opcode is Opcode.CONT:
+            self._fragments.append(bytes(frame.data))
+        else:
+            return
+        if frame.fin:
+            # Text stays bytes: the codec judges whether it is UTF-8.
+            self._deliver(b"".join(self._fragments))
+            self._fragments = []
+
+    def _deliver(self, message: bytes) -> None:
+        while not self._is_over:
+            try:
+                self._messages.put(message, timeout=1.0)
+                return
+            except queue.Full:
+                continue  # the handler is slow: the other end has to wait
+
+    def _end_of_messages(self) -> None:
+        while True:
+            try:
+                self._messages.put_nowait(None)
+                return
+            except queue.Full:
+                try:
+                    self._messages.get_nowait()
+                except queue.Empty:
+                    continue
+
+    def _closed(self) -> ConnectionClosed:
+        if self._protocol.state is State.CLOSED:
+            return self._protocol.close_exc
+        return ConnectionClosedError(None, None)
+
+    # Writing ------------------------------------------------------------------------------------
+
+    def _take_output(self) -> int:
+        """Move what the protocol wants sent to the pile; its number. Call with the lock."""
+        for data in self._protocol.data_to_send():
+            if data:
+                self._pile.append(data)
+                self._piled += 1
+            else:  # asks for the end of the stream, which comes with the end of the process
+                self._is_ended = True
+        return self._piled
+
+    def _flush(self, mine: Optional[int]) -> None:
+        """Write the pile, or let the one who writes do it and wait until `mine` is written."""
+        with self._changed:
+            if self._is_writing:
+                if mine is not None:
+                    self._changed.wait_for(lambda: self._is_over or self._written >= mine)
+                return
+            self._is_writing = True
+        try:
+            while True:
+                with self._changed:
+                    if not self._pile or self._is_over:
+                        return
+                    data = self._pile.popleft()
+                self._write(data)
+                with self._changed:
+                    self._written += 1
+                    self._changed.notify_all()
+        except OSError:
+            self.drop()
+        finally:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._output, view) :]
