@@ -1,0 +1,52 @@
+"""The job's directory on the cluster: made before the submit command, never emptied by it."""
+
+from __future__ import annotations
+
+import grp
+import os
+from dataclasses import dataclass
+
+from cluster_client import errors
+from cluster_client.filesystem import Filesystem
+
+
+@dataclass(frozen=True)
+class JobDirectories:
+    """Where jobs live, and with which rights. `group` "": the account's own."""
+
+    fs: Filesystem
+    root: str
+    umask: int = 0o077
+    group: str = ""
+
+    def path(self, tag: str) -> str:
+        return os.path.join(self.root, tag)
+
+    def make(self, tag: str, script: bytes, wrapper: bytes) -> str:
+        """Make the directory with both files; on a retry they are replaced, nothing else is."""
+        directory = self.path(tag)
+        self.fs.make_directory(self.root, 0o777 & ~self.umask)
+        self._make_own(directory)
+        mode = 0o666 & ~self.umask
+        self.fs.write_durably(os.path.join(directory, "script"), script, mode)
+        self.fs.write_durably(os.path.join(directory, "wrapper"), wrapper, mode)
+        return directory
+
+    def _make_own(self, directory: str) -> None:
+        mode = 0o777 & ~self.umask
+        if self.group:
+            mode |= 0o2000  # setgid: what the job writes belongs to the group too
+        self.fs.make_directory(directory, mode)
+        self.fs.set_rights(directory, mode, self._gid())
+        if os.lstat(directory).st_uid != os.getuid():
+            raise errors.PathRefused(f"{directory} is not owned by this account.")
+
+    def _gid(self) -> int:
+        if not self.group:
+            return -1
+        try:
+            return grp.getgrnam(self.group).gr_gid
+        except KeyError:
+            raise errors.SettingsError(
+                f"The group {self.group!r} of this cluster does not exist there."
+            ) from None

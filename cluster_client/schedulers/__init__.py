@@ -1,0 +1,192 @@
+"""What every scheduler adapter offers; PURE: argv lists out, text in. One file per scheduler.
+
+Rules:
+- An adapter runs nothing and opens nothing. It builds a Command, and reads what came of it.
+- A parser that can't trust its text raises QueryFailed: unknown is not absent.
+- An unknown state of the scheduler is reported (state UNKNOWN with the raw word), never raised.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Optional, Protocol, Union
+
+from cluster_client.protocol import messages
+
+QUEUED = "queued"
+RUNNING = "running"
+ENDED = "ended"
+ABSENT = "absent"
+UNKNOWN = "unknown"
+
+
+class QueryFailed(Exception):
+    """The answer of the scheduler can't be used; nothing follows from it about any job."""
+
+
+@dataclass(frozen=True)
+class Command:
+    argv: tuple[str, ...]
+    stdin: str = ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command that ended has left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job to be submitted. `environment` is the job's whole environment."""
+
+    tag: str
+    directory: str
+    resources: messages.Resources
+    environment: Mapping[str, str]
+    umask: int = 0o077
+    may_requeue: bool = False
+
+
+@dataclass(frozen=True)
+class JobRef:
+    """A job in the scheduler, named by both: a reused id is never mistaken."""
+
+    tag: str
+    scheduler_job_id: str
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What one good query says of one job. `words` is the scheduler's own state, raw."""
+
+    state: str
+    run: int = 0
+    outcome: str = ""
+    exit_code: Optional[int] = None
+    signal: Optional[int] = None
+    reason: str = ""
+    words: str = ""
+    ended_at: float = 0.0
+
+
+def sighting_of_exit(status: int, ended_at: float, words: str) -> Sighting:
+    """The end that a wrapper's exit status tells.
+
+    128 + N is how the wrapper, like a shell, writes the death by signal N.
+    """
+    if 128 < status <= 192:
+        number = status - 128
+        return Sighting(
+            ENDED, outcome="failed", signal=number, reason=f"ended by signal {number}",
+            words=words, ended_at=ended_at,
+        )  # fmt: skip
+    return Sighting(
+        ENDED, outcome="failed" if status else "completed", exit_code=status,
+        reason=f"ended with exit code {status}" if status else "", words=words, ended_at=ended_at,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Accepted:
+    scheduler_job_id: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The scheduler certainly did not take the job; fields as in messages.Rejected."""
+
+    reason: str
+    message: str
+    transient: bool
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """It may have taken the job: look it up before anything else."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """`was_alive` False: the scheduler says that there was nothing left to cancel."""
+
+    was_alive: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an adapter may know of its surroundings. `program` runs our own `local` command."""
+
+    job_working_directory: str
+    program: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Scheduler(Protocol):
+    """One kind of batch scheduler."""
+
+    name: str
+    wrapper_identity: str
+    """Lines of bash that set _w_id (the scheduler job id), _w_task ("-" without an array) and
+    _w_run (the restart count) on the compute node."""
+
+    def capabilities(self) -> messages.Capabilities: ...
+
+    def objection(self, submit: messages.Submit) -> str:
+        """Why this can't be asked of this scheduler, as a sentence; "" if it can."""
+        ...
+
+    def retry_at(self, intent_at: float, limit_s: float) -> float:
+        """When a submission that left no trace may be tried again."""
+        ...
+
+    def submit(self, job: Submission) -> Command: ...
+
+    def parse_submit(self, output: Output) -> Union[Accepted, Refusal, Unclear]: ...
+
+    def queue(self, jobs: Sequence[JobRef]) -> Command:
+        """One query for all `jobs`."""
+        ...
+
+    def parse_queue(self, output: Output) -> dict[str, Sighting]:
+        """Sightings by tag; raises QueryFailed."""
+        ...
+
+    def find(self, tag: str, since: float) -> tuple[Command, ...]:
+        """Every place to look for `tag` in: all must be read with success."""
+        ...
+
+    def parse_find(self, tag: str, outputs: Sequence[Output]) -> tuple[str, ...]:
+        """All scheduler job ids that carry `tag`; raises QueryFailed."""
+        ...
+
+    def cancel(self, job: JobRef, is_forced: bool) -> Command: ...
+
+    def parse_cancel(self, output: Output) -> Cancellation:
+        """Raises QueryFailed if it can't be told."""
+        ...
+
+
+_BUILT_IN = {"local": "cluster_client.schedulers.local:Local"}
+
+
+def create(name: str, context: Context) -> Scheduler:
+    """The adapter called `name`, or of the class at `module:Class`; raises LookupError."""
+    module_name, _, class_name = _BUILT_IN.get(name, name).replace(":", ".").rpartition(".")
+    if not module_name:
+        raise LookupError(
+            f"There is no scheduler {name!r} here; known are {', '.join(sorted(_BUILT_IN))},"
+            " or the path of a class as package.module:Class."
+        )
+    try:
+        made = getattr(importlib.import_module(module_name), class_name)(context)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise LookupError(f"The scheduler class {name!r} can't be used: {error}.") from error
+    return made  # type: ignore[no-any-return]

@@ -1,0 +1,139 @@
+"""The `local` scheduler: plain processes on this host, through our own `client.py local` command.
+
+It understands no resources, and keeps no queue: a job runs from its submission on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Union
+
+from cluster_client.protocol import messages
+from cluster_client.schedulers import (
+    ENDED,
+    RUNNING,
+    UNKNOWN,
+    Accepted,
+    Cancellation,
+    Command,
+    Context,
+    JobRef,
+    Output,
+    QueryFailed,
+    Refusal,
+    Sighting,
+    Submission,
+    Unclear,
+    sighting_of_exit,
+)
+
+REFUSED_STATUS = 3
+"""`local submit` ends so when it is certain that nothing was started."""
+
+_VANISHED = "the process vanished without an exit record (reboot, or killed with its wrapper)"
+_STATES = {"running": RUNNING, "ended": ENDED, "gone": ENDED, "refused": ENDED, "unknown": UNKNOWN}
+
+
+class Local:
+    name = "local"
+    # Field 22 of /proc/PID/stat is the start time; the name in field 2 may hold spaces and
+    # parentheses, so count from behind the last ")". Source: proc_pid_stat(5).
+    wrapper_identity = """\
+IFS= read -r _w_line </proc/$$/stat; _w_fields=(${_w_line##*) })
+read -r _w_boot </proc/sys/kernel/random/boot_id
+_w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
+
+    def __init__(self, context: Context) -> None:
+        self._program = (*context.program, "local")
+        self._root = context.job_working_directory
+
+    def capabilities(self) -> messages.Capabilities:
+        return messages.Capabilities()
+
+    def objection(self, submit: messages.Submit) -> str:
+        asked = [name for name, value in submit.resources.__dict__.items() if value is not None]
+        if not asked:
+            return ""
+        return (
+            f"The local scheduler knows no resources, but the job asks for {', '.join(asked)}:"
+            " leave them out, or choose a cluster with a batch scheduler."
+        )
+
+    def retry_at(self, intent_at: float, limit_s: float) -> float:
+        # The submit command died with the daemon and its wrapper is found by its argv; one that
+        # was about to start meets the other one's claim, and ends with 121.
+        return intent_at + 1.0
+
+    def submit(self, job: Submission) -> Command:
+        document = {
+            "tag": job.tag,
+            "directory": job.directory,
+            "environment": dict(job.environment),
+            "umask": job.umask,
+        }
+        return Command((*self._program, "submit", job.tag), json.dumps(document))
+
+    def parse_submit(self, output: Output) -> Union[Accepted, Refusal, Unclear]:
+        words = output.stdout.split()
+        if output.returncode == 0 and len(words) == 1 and words[0].startswith("local:"):
+            return Accepted(words[0])
+        message = output.stderr.strip() or f"local submit ended with {output.returncode}"
+        if output.returncode == REFUSED_STATUS:
+            return Refusal("unavailable", message, transient=True)
+        return Unclear(message)
+
+    def queue(self, jobs: Sequence[JobRef]) -> Command:
+        lines = "".join(f"{job.tag} {job.scheduler_job_id}\n" for job in jobs)
+        return Command((*self._program, "queue", self._root), lines)
+
+    def parse_queue(self, output: Output) -> dict[str, Sighting]:
+        sightings: dict[str, Sighting] = {}
+        for line in _trusted_lines(output):
+            tag, state, text = line.split(" ", 2)
+            try:
+                sightings[tag] = _sighting(state, json.loads(text))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise QueryFailed(f"local queue printed {line[:200]!r}: {error}") from error
+        return sightings
+
+    def find(self, tag: str, since: float) -> tuple[Command, ...]:
+        return (Command((*self._program, "find", self._root, tag)),)
+
+    def parse_find(self, tag: str, outputs: Sequence[Output]) -> tuple[str, ...]:
+        found = [line for output in outputs for line in _trusted_lines(output)]
+        return tuple(dict.fromkeys(found))
+
+    def cancel(self, job: JobRef, is_forced: bool) -> Command:
+        verb = "kill" if is_forced else "cancel"
+        return Command((*self._program, verb, self._root, job.tag, job.scheduler_job_id))
+
+    def parse_cancel(self, output: Output) -> Cancellation:
+        lines = _trusted_lines(output)
+        if lines == ["signalled"]:
+            return Cancellation(was_alive=True)
+        if lines == ["gone"]:
+            return Cancellation(was_alive=False)
+        raise QueryFailed(f"local cancel printed {lines!r:.200}")
+
+
+def _trusted_lines(output: Output) -> list[str]:
+    """The lines before the closing "end" line; a text without it was cut."""
+    lines = output.stdout.splitlines()
+    if output.returncode != 0 or not lines or lines.pop() != "end":
+        words = output.stderr.strip() or f"status {output.returncode}"
+        raise QueryFailed(f"the local command failed: {words[:500]}")
+    return lines
+
+
+def _sighting(state: str, record: dict[str, Any]) -> Sighting:
+    known = _STATES.get(state, UNKNOWN)
+    if state == "gone":
+        return Sighting(ENDED, outcome="failed", reason=_VANISHED, words=state)
+    if state == "refused":
+        words = str(record.get("words", ""))
+        return Sighting(ENDED, outcome="refused", reason=words, words=state,
+                        exit_code=122, ended_at=float(record.get("end", 0)))  # fmt: skip
+    if known != ENDED:
+        return Sighting(known, words=state, reason=str(record.get("words", "")))
+    return sighting_of_exit(int(record["exit"]), float(record.get("end", 0)), words=state)
