@@ -1,0 +1,77 @@
+"""`manage.py hpc <noun> <verb>`: exit status 0 done, 1 the thing failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import DatabaseError, OperationalError, ProgrammingError
+
+from controller import conf, errors
+from controller.management.verbs import clusters, jobs
+from controller.management.verbs.terminal import Console
+
+INTERRUPTED = 130
+
+
+class Command(BaseCommand):
+    help = "Clusters and jobs of the HPC job controller."
+    requires_system_checks = ()  # a bad setting is one sentence here, like whatever goes wrong
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the nouns."""
+        nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")
+        clusters.add_parsers(nouns)
+        jobs.add_parsers(nouns)
+        settings = nouns.add_parser("settings", help="print the table of all settings")
+        settings.set_defaults(run=_print_settings)
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run one verb; whatever goes wrong is one sentence on stderr."""
+        if options["verbosity"] < 2:
+            logging.getLogger("controller").setLevel(logging.WARNING)
+        console = Console(self.stdout, self.stderr)
+        status = _run(options["run"], console, Namespace(**options))
+        if status:
+            sys.exit(status)
+
+
+def _run(verb: Callable[[Console, Namespace], int], console: Console, options: Namespace) -> int:
+    try:
+        conf.get()
+        return verb(console, options)
+    except errors.HpcError as error:
+        console.note(str(error))
+    except (OperationalError, ProgrammingError) as error:
+        console.note(_database_sentence(error))
+    except DatabaseError as error:
+        console.note(f"The database refused this: {_first_line(error)}.")
+    except KeyboardInterrupt:
+        console.note("Stopped here; what was asked for goes on.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away; the interpreter's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _database_sentence(error: DatabaseError) -> str:
+    line = _first_line(error)
+    if "no such table" in line or "does not exist" in line:
+        return f"The database lacks tables ({line}): run `manage.py migrate`."
+    return f"The database can't be reached ({line}): see that it runs, and HPC_DATABASE_URL."
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _print_settings(console: Console, _: Namespace) -> int:
+    for line in conf.document().splitlines():
+        console.line(line)
+    return 0
