@@ -2,7 +2,9 @@
 
 Rules:
 - interval = max(the setting, 50 x the query's duration); the idle one when nothing runs.
-- A hint brings the next query forward: at once, but per kind of hint once in COALESCE_S.
+- A hint brings the next query forward. Per kind of hint BURST queries come at once; then one in
+  20 x the query's duration, at most COALESCE_S. So a slow scheduler is asked once in 2 s, a quick
+  one soon enough for jobs that follow each other.
 - When a query still shows a hinted job as before, the next ones follow after 0.1, 0.2, 0.4 and
   0.8 s; then the hint is forgotten, and the interval counts.
 - After a failed query the interval doubles, up to FAILED_CAP_S.
@@ -12,12 +14,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 COALESCE_S = 2.0
+BURST = 3
 FIRST_RETRY_S = 0.1
 RETRIES = 4
 FAILED_CAP_S = 300.0
 _LOAD_FACTOR = 50
+_HINT_LOAD_FACTOR = 20
+
+
+@dataclass
+class _Allowance:
+    """What is left of the queries that one kind of hint may cause."""
+
+    left: float = BURST
+    at: float = 0.0
+
+    def refill(self, now: float, per_query_s: float) -> None:
+        self.left = min(float(BURST), self.left + (now - self.at) / per_query_s)
+        self.at = now
 
 
 class Pace:
@@ -26,7 +43,8 @@ class Pace:
         self._idle_interval_s = idle_interval_s
         self._regular_at = 0.0
         self._hinted_at = math.inf
-        self._last_by_kind: dict[str, float] = {}
+        self._took_s = 0.0
+        self._allowances: dict[str, _Allowance] = {}
         self._tries: dict[str, int] = {}
         self._failures = 0
 
@@ -43,8 +61,14 @@ class Pace:
         if name in self._tries:
             return
         self._tries[name] = 0
-        last = self._last_by_kind.get(kind, -math.inf)
-        self._hinted_at = min(self._hinted_at, max(now, last + COALESCE_S))
+        per_query_s = self._per_query_s()
+        allowance = self._allowances.setdefault(kind, _Allowance(at=now))
+        allowance.refill(now, per_query_s)
+        wait_s = max(0.0, 1.0 - allowance.left) * per_query_s
+        self._hinted_at = min(self._hinted_at, now + wait_s)
+
+    def _per_query_s(self) -> float:
+        return min(COALESCE_S, max(0.01, _HINT_LOAD_FACTOR * self._took_s))
 
     def expect(self, name: str, now: float) -> None:
         """Something was done whose effect is soon to be seen: as a hint whose query was early."""
@@ -58,10 +82,13 @@ class Pace:
         that it does not bear out yet. Returns the names that need not be kept any longer.
         """
         self._failures = 0
+        self._took_s = took_s
         interval_s = self._idle_interval_s if is_idle else self._interval_s
         self._regular_at = now + max(interval_s, _LOAD_FACTOR * took_s)
         for kind in kinds:
-            self._last_by_kind[kind] = now
+            allowance = self._allowances.setdefault(kind, _Allowance(at=now))
+            allowance.refill(now, self._per_query_s())
+            allowance.left -= 1.0
         still_open = set(open_)
         retried = {
             name: tries + 1

@@ -211,6 +211,10 @@ class Submitter:
     # The steps ------------------------------------------------------------------------------
 
     def _submit_new(self, message: messages.Submit, script: bytes) -> Answer:
+        with self._slots:  # around the intent too: its limit counts from when its command may run
+            return self._take_steps(message, script)
+
+    def _take_steps(self, message: messages.Submit, script: bytes) -> Answer:
         faults.reach("daemon.submit.1")
         self._store_intent(message)
         faults.reach("daemon.submit.2")
@@ -220,11 +224,10 @@ class Submitter:
             reason = error.reason if isinstance(error, errors.NotStored) else "not_stored"
             return self._reject(message.tag, schedulers.Refusal(reason, str(error), True))
         faults.reach("daemon.submit.3")
-        with self._slots:
-            record = self._store.get(message.tag)
-            if record is not None and record.cancel_requested_at:
-                return self._reject(message.tag, _cancelled())
-            result = self._run(message, directory)
+        record = self._store.get(message.tag)
+        if record is not None and record.cancel_requested_at:
+            return self._reject(message.tag, _cancelled())
+        result = self._run(message, directory)
         faults.reach("daemon.submit.5")
         return self._conclude(message, result)
 

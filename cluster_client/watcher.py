@@ -32,7 +32,7 @@ _FENCE_INTERVAL_S = 1.0
 _QUIET_INTERVAL_S = 5.0
 _GRACE_S = 5.0
 _RESOLVE_INTERVAL_S = 5.0
-_CANCEL_CAP_S = 300.0
+_RETRY_CAP_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,16 @@ class Intervals:
 
 
 @dataclass
-class _CancelTry:
-    """How often a job has been signalled by us, and when it is due again."""
+class _Tries:
+    """How often something was tried for a job, and when it is due again (monotonic)."""
 
     count: int = 0
     due_at: float = 0.0
+
+    def next(self, now: float, first_s: float) -> None:
+        """Due again after `first_s` twice, then after doubled pauses up to RETRY_CAP_S."""
+        self.count += 1
+        self.due_at = now + min(_RETRY_CAP_S, first_s * 2 ** max(0, self.count - 2))
 
 
 class Watcher:
@@ -84,8 +89,8 @@ class Watcher:
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         self._fence_at = 0.0
-        self._resolve_at: dict[str, float] = {}
-        self._cancels: dict[str, _CancelTry] = {}
+        self._resolves: dict[str, _Tries] = {}
+        self._cancels: dict[str, _Tries] = {}
         self._absent: dict[str, int] = {}
         self._polls = 0
 
@@ -122,6 +127,8 @@ class Watcher:
         jobs = self._open_jobs()
         if not jobs:
             return _QUIET_INTERVAL_S
+        if not any(record.is_watched for record in jobs):
+            return self._intervals.hint_s
         return max(0.0, min(self._intervals.hint_s, self._pace.next_at() - time.monotonic()))
 
     def _open_jobs(self) -> list[JobRecord]:
@@ -148,8 +155,9 @@ class Watcher:
         for record in jobs:
             if record.state != SUBMITTING or self._submitter.is_in_flight(record.tag):
                 continue
-            if now >= self._resolve_at.get(record.tag, 0.0):
-                self._resolve_at[record.tag] = now + _RESOLVE_INTERVAL_S
+            tries = self._resolves.setdefault(record.tag, _Tries())
+            if now >= tries.due_at:
+                tries.next(now, _RESOLVE_INTERVAL_S)
                 self._submitter.resolve(record.tag)
 
     # Cancels --------------------------------------------------------------------------------
@@ -158,15 +166,15 @@ class Watcher:
         for record in jobs:
             if not (record.cancel_requested_at and record.is_watched):
                 continue
-            attempt = self._cancels.setdefault(record.tag, _CancelTry())
-            if now >= attempt.due_at:
-                is_forced = attempt.count > 0
-                attempt.count += 1
-                attempt.due_at = now + min(_CANCEL_CAP_S, _GRACE_S * 2 ** max(0, attempt.count - 3))
-                self._cancel(record, is_forced)
+            tries = self._cancels.setdefault(record.tag, _Tries())
+            if now >= tries.due_at and self._cancel(record, is_forced=tries.count > 0):
+                tries.next(now, _GRACE_S)
 
-    def _cancel(self, record: JobRecord, is_forced: bool) -> None:
-        """Tell the scheduler. That it was told is stored first, so that the end is read right."""
+    def _cancel(self, record: JobRecord, is_forced: bool) -> bool:
+        """Tell the scheduler; False if it did not hear.
+
+        That it is being told is stored first, so that the end is read right.
+        """
         if not record.cancel_sent_at:
             self._store.update(record.tag, _mark_cancel_sent)
         job = JobRef(record.tag, record.scheduler_job_id)
@@ -174,7 +182,8 @@ class Watcher:
             answer = self._batch.cancel(job, is_forced)
         except errors.CommandFailed as error:
             logger.warning("cancel failed", extra={"tag": record.tag, "cause": str(error)})
-            return
+            self._cancels[record.tag].due_at = time.monotonic() + _GRACE_S
+            return False
         logger.info(
             "job cancelled",
             extra={"tag": record.tag, "forced": is_forced, "was_alive": answer.was_alive},
@@ -182,6 +191,7 @@ class Watcher:
         if not answer.was_alive and not record.cancel_sent_at:
             self._store.update(record.tag, _unmark_cancel_sent)  # it had ended by itself
         self._pace.expect(f"{record.tag}.cancel", time.monotonic())
+        return True
 
     # Hints ----------------------------------------------------------------------------------
 
@@ -207,12 +217,12 @@ class Watcher:
         refs = [JobRef(record.tag, record.scheduler_job_id) for record in watched]
         try:
             sightings, took_s = self._batch.queue(refs)
-        except errors.CommandFailed as error:
+            self._store.update_many([self._step(ref, sightings.get(ref.tag)) for ref in refs])
+        except (errors.CommandFailed, errors.NotStored) as error:
             self._pace.failed(time.monotonic())
-            logger.warning("status query failed", extra={"cause": str(error)})
+            logger.warning("status query without effect", extra={"cause": str(error)})
             return
         self._polls += 1
-        self._store.update_many([self._step(ref, sightings.get(ref.tag)) for ref in refs])
         self.last_poll = messages.Polled(time.time(), took_s, len(refs), self._polls)
         newest = {record.tag: record for record in self._open_jobs()}
         is_idle = bool(newest) and all(r.state != RUNNING for r in newest.values())
@@ -284,7 +294,7 @@ class Watcher:
         """What was kept in memory about jobs that are over."""
         self._absent = {t: n for t, n in self._absent.items() if t in open_jobs}
         self._cancels = {t: c for t, c in self._cancels.items() if t in open_jobs}
-        self._resolve_at = {t: at for t, at in self._resolve_at.items() if t in open_jobs}
+        self._resolves = {t: r for t, r in self._resolves.items() if t in open_jobs}
 
 
 def _is_open(hint: str, jobs: dict[str, JobRecord]) -> bool:

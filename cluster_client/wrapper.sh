@@ -12,7 +12,7 @@ _w_tag=@TAG@ _w_dir=@DIRECTORY@ _w_hints=@HINTS@ _w_sha256=@SHA256@
 IFS=$' \t\n'; set -f
 @IDENTITY@
 read -r _w_host </proc/sys/kernel/hostname                     # not $HOSTNAME: sbatch carries the login node's along
-_w_clock() { if [[ $EPOCHREALTIME ]]; then _w_now=${EPOCHREALTIME/,/.}; else printf -v _w_now '%(%s)T' -1; fi; }
+_w_clock() { if ((BASH_VERSINFO > 4)); then _w_now=${EPOCHREALTIME/,/.}; else printf -v _w_now '%(%s)T' -1; fi; }
 _w_clock; _w_start=$_w_now
 _w_path=/usr/bin:/bin:$PATH                                    # the script's PATH may be anything
 _w_signals='HUP INT QUIT TERM USR1 USR2 XCPU'
