@@ -15,7 +15,7 @@ from ops import environment, errors, interruption, stack
 CLUSTER = "localhost"
 SCRIPT = """\
     #!/bin/bash
-    echo "Hello from $(hostname). This is job $HPC_DEMO_WORD, at work in $PWD."
+    echo "Hello from $(uname -n). This is job $HPC_DEMO_WORD, at work in $PWD."
     for part in 1 2 3; do
         sleep 0.5
         echo "part $part of 3 is done"

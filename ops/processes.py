@@ -61,13 +61,14 @@ def start(
     directory: Path | None = None,
     log: Path | None = None,
     output: IO[bytes] | int | None = None,
+    complaints: IO[bytes] | int | None = subprocess.STDOUT,
     user: str = "",
     death_signal: int = signal.SIGKILL,
 ) -> Child:
     """Start a program that dies with the thread that calls this.
 
-    Its output is appended to `log`, or goes to `output`, or where ours goes. Only the superuser may
-    name another `user`.
+    Its output is appended to `log`, or goes to `output`, or where ours goes; with it go its
+    `complaints`, unless they have a place of their own. Only the superuser may name another `user`.
     """
     launcher = [
         sys.executable,
@@ -85,7 +86,7 @@ def start(
             [*launcher, "--", *map(str, argv)],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=None if output is None else subprocess.STDOUT,
+            stderr=None if output is None else complaints,
             cwd=directory,
             env=None if environment is None else dict(environment),
             start_new_session=True,

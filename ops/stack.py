@@ -175,27 +175,28 @@ class Stack:
     def run(self, *arguments: str, is_shown: bool = False) -> str:
         """Run a Python module of the checkout; return its output, or let it go where ours goes."""
         name = " ".join(arguments[:4])
-        with tempfile.TemporaryFile() as output:
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
             self._command = processes.start(
                 name,
                 [sys.executable, "-m", *arguments],
                 environment=self._environment(),
                 directory=CHECKOUT,
                 output=None if is_shown else output,
+                complaints=complaints,
             )
             is_over = self._wait(self._is_command_over, COMMAND_LIMIT_S)
             if is_over and not self._command.has_ended:
                 self.check()
             status = self._command.collect()
             self._command = None
-            output.seek(0)
-            words = output.read().decode(errors="replace").strip()
+            if status == 0 and is_over:
+                output.seek(0)
+                return output.read().decode(errors="replace").rstrip()
+            complaints.seek(0)
+            reason = complaints.read().decode(errors="replace").strip() or "it said no more"
         if not is_over:
-            raise errors.NotStarted(f"{name} did not end within {COMMAND_LIMIT_S:.0f} s.")
-        if status != 0:
-            reason = " / ".join(words.splitlines()[-5:]) or "its reason stands above"
-            raise errors.OpsError(f"{name} failed with exit status {status}: {reason}")
-        return words
+            raise errors.NotStarted(f"{name} did not end within {COMMAND_LIMIT_S:.0f} s: {reason}")
+        raise errors.OpsError(f"{name} failed with exit status {status}: {reason}")
 
     def manage(self, *arguments: str, is_shown: bool = False) -> str:
         """Run a command of `manage.py` in the same way."""
