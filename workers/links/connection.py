@@ -318,7 +318,7 @@ class Connection:
                 elif opcode == websocket.ABNF.OPCODE_BINARY:
                     raise protocol_errors.MalformedFrame("A binary frame on a control link.")
                 elif opcode == websocket.ABNF.OPCODE_CLOSE:
-                    self._end(f"The client closed the link: {_close_words(data)}.")
+                    self._end(f"The client closed the link: {close_words(data)}.")
                     return
         except protocol_errors.ProtocolError as problem:
             logger.warning("link.protocol_broken", extra={"problem": str(problem)})
@@ -366,7 +366,8 @@ class Connection:
         self._listener.on_closed(reason)
 
 
-def _close_words(data: bytes) -> str:
+def close_words(data: bytes) -> str:
+    """Code and reason of a close frame."""
     code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
     words = data[2:].decode("utf-8", "replace")
     return f"{code} {words}".strip()

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 TAGS_AT_ONCE = 1000
 """So many states, with their words, fit a control frame."""
 
+CANCELS_AT_ONCE = 100
+"""Jobs that have ended here and run on there: the next greeting does the rest."""
+
 
 class Records(Protocol):
     """What the greeting needs of the database; called on the writers."""
@@ -28,7 +31,9 @@ class Records(Protocol):
     def raise_epoch(self, cluster_id: int, epoch: int, generation: int) -> int | None: ...
     def came_up(self, cluster_id: int, epoch: int, welcome: messages.Welcome) -> None: ...
     def open_tags(self, cluster_id: int) -> Sequence[str]: ...
-    def reconcile(self, cluster_id: int, epoch: int, compared: messages.Compared) -> None: ...
+    def reconcile(
+        self, cluster_id: int, epoch: int, compared: messages.Compared
+    ) -> Sequence[str]: ...
     def cursor(self, cluster_id: int, outbox_id: str) -> int: ...
 
 
@@ -52,7 +57,9 @@ def greet(
         _refused(link, answer, records, db)
     db(cluster_id, lambda: records.came_up(cluster_id, epoch, answer))
     compared = _compare(link, db(cluster_id, lambda: records.open_tags(cluster_id)), deadline_s)
-    db(cluster_id, lambda: records.reconcile(cluster_id, epoch, compared))
+    ended = db(cluster_id, lambda: records.reconcile(cluster_id, epoch, compared))
+    for tag in ended[:CANCELS_AT_ONCE]:
+        link.wire.ask(messages.Cancel(tag), deadline_s).wait()
     link.lease.greeted(epoch)
 
     def start_events() -> None:

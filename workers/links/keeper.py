@@ -50,6 +50,7 @@ class Callbacks(greeting.Records, Protocol):
     def renew(self, cluster_ids: Iterable[int]) -> set[int]: ...
     def release(self, cluster_id: int, epoch: int) -> None: ...
     def requested(self, cluster_ids: Iterable[int]) -> Requests: ...
+    def clear_request(self, cluster_id: int, epoch: int) -> None: ...
     def connect(
         self, cluster_id: int, epoch: int, is_forced: bool, call: Db[T]
     ) -> carriers.Channel: ...
@@ -99,6 +100,7 @@ class Keeper:
         self._has_beaten = threading.Event()
         self._is_draining = threading.Event()
         self._is_stopped = threading.Event()
+        self._is_woken = threading.Event()
         self._threads: list[threading.Thread] = []
 
     # Life ---------------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ class Keeper:
         for drop in drops:
             self._quietly(lambda drop=drop: drop.result(timeout=10.0))  # type: ignore[misc]
         self._is_stopped.set()
+        self._is_woken.set()
         for thread in self._threads:
             thread.join(self._pace.renew_s + 2)
         self._quietly(self._callbacks.forget)
@@ -151,7 +154,21 @@ class Keeper:
     def is_draining(self) -> bool:
         return self._is_draining.is_set()
 
-    def adopt(self, cluster_id: int, epoch: int) -> None:
+    def wake(self) -> None:
+        """Look for work at once."""
+        self._is_woken.set()
+
+    def look_after(self, cluster_id: int) -> None:
+        """Take the link if it is free, wanted or not; one that is not is let go once it was up."""
+        with self._lock:
+            is_held = cluster_id in self._held
+        if not is_held and not self.is_draining:
+            epoch = self._callbacks.take(cluster_id)
+            if epoch is not None:
+                self._adopt(cluster_id, epoch)
+        self.wake()
+
+    def _adopt(self, cluster_id: int, epoch: int) -> None:
         """Hold a lease that was just taken for this process, and connect."""
         now = clock.now()
         link = HeldLink(
@@ -211,7 +228,9 @@ class Keeper:
     # Looking for work ---------------------------------------------------------------------------
 
     def _keep_loop(self) -> None:
-        while not self._is_stopped.wait(self._pace.tick_s):
+        while not self._is_stopped.is_set():
+            self._is_woken.wait(self._pace.tick_s)
+            self._is_woken.clear()
             try:
                 self._callbacks.tidy()
                 self._tick(clock.now())
@@ -243,10 +262,11 @@ class Keeper:
             return
         requests = self._callbacks.requested(list(links))
         for cluster_id in requests.unwanted & links.keys():
-            self._drop(links[cluster_id], "The link is no longer wanted.", 5.0)
-        for cluster_id in (requests.bootstrap - requests.unwanted) & links.keys():
             if links[cluster_id].state is State.UP:
-                self._reconnect(links[cluster_id], "The daemon is started anew.", is_forced=True)
+                self._drop(links[cluster_id], "The link is not wanted.", 5.0)
+        for cluster_id in (requests.bootstrap - requests.unwanted) & links.keys():
+            self._callbacks.clear_request(cluster_id, links[cluster_id].epoch)
+            self._reconnect(links[cluster_id], "Someone asked to see to the daemon.", True)
 
     def _balance(self, now: float) -> None:
         share = self._callbacks.share()
@@ -260,23 +280,23 @@ class Keeper:
                 is_held = cluster_id in self._held
             epoch = None if is_held else self._callbacks.take(cluster_id)
             if epoch is not None:
-                self.adopt(cluster_id, epoch)
+                self._adopt(cluster_id, epoch)
 
     # Connecting ---------------------------------------------------------------------------------
 
-    def _connect_soon(self, link: HeldLink, is_forced: bool = False) -> None:
-        self._connectors.post(link.cluster_id, lambda: self._connect(link, is_forced))
+    def _connect_soon(self, link: HeldLink) -> None:
+        self._connectors.post(link.cluster_id, lambda: self._connect(link))
 
     def _greet_soon(self, link: HeldLink) -> None:
         if self._connectors.is_idle(link.cluster_id):
             self._connectors.post(link.cluster_id, lambda: self._greet_again(link))
 
-    def _connect(self, link: HeldLink, is_forced: bool) -> None:
+    def _connect(self, link: HeldLink) -> None:
         if link.state is State.CLOSING:
             return
         link.state = State.CONNECTING
         try:
-            self._open(link, is_forced)
+            self._open(link, is_forced=False)
             try:
                 self._greet(link)
             except greeting.MustReconnect as refusal:
@@ -340,7 +360,7 @@ class Keeper:
             logger.warning("link.lost", extra={"cluster_id": link.cluster_id, "reason": reason})
             self._reconnect(link, reason)
 
-    def _reconnect(self, link: HeldLink, reason: str, is_forced: bool = False) -> None:
+    def _reconnect(self, link: HeldLink, reason: str, is_asked: bool = False) -> None:
         with self._lock:
             if link.state is not State.UP:
                 return
@@ -351,12 +371,12 @@ class Keeper:
         def run() -> None:
             link.close(reason)
             self._quietly(lambda: self._record_down(link, reason))
-            failures = 0 if was_steady else self._failures.get(link.cluster_id, 0) + 1
+            failures = 0 if was_steady or is_asked else self._failures.get(link.cluster_id, 0) + 1
             self._failures[link.cluster_id] = failures
-            if failures > 1 and not is_forced:
+            if failures > 1:
                 self._give_back(link, errors.CannotConnect("unsteady", reason), is_counted=True)
             else:
-                self._connect(link, is_forced)
+                self._connect(link)
 
         self._connectors.post(link.cluster_id, run)
 

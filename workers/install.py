@@ -1,0 +1,105 @@
+"""Puts the gateway into a Celery app: the project's own, or a portal's. Creates none.
+
+    app = Celery("portal")
+    workers.install.install(app)
+
+Nothing here imports models: an app is made before Django is ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Any
+
+from celery import Celery, signals
+
+from controller import conf, errors, publish
+
+logger = logging.getLogger(__name__)
+
+FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+
+SETTINGS: dict[str, Any] = {
+    # A message is a nudge: acknowledged early, lost without harm. acks_late on Redis crashes the
+    # worker when the broker restarts with a task in flight.
+    "task_acks_late": False,
+    # With both, nothing that was prefetched runs after its queue was given up.
+    "worker_prefetch_multiplier": 1,
+    "worker_disable_prefetch": True,
+    "broker_connection_retry_on_startup": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "task_publish_retry": True,
+    "task_publish_retry_policy": {"max_retries": 0},
+    "result_backend_transport_options": {"retry_policy": FAIL_FAST},
+    "broker_transport_options": {
+        "visibility_timeout": 86400,
+        "priority_steps": [0],
+        "socket_connect_timeout": 1,
+        "socket_timeout": 30,
+    },
+    "worker_hijack_root_logger": False,
+}
+"""What a worker of these tasks needs, forced at its start; measured, not guessed."""
+
+DEFAULTS: dict[str, Any] = {
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "accept_content": ["json"],
+    "result_expires": 600,
+    "worker_send_task_events": True,
+}
+"""What an app may set otherwise."""
+
+
+def install(app: Celery) -> None:
+    """Add tasks, settings and the keeper to `app`; nothing runs before a worker starts."""
+    app.add_defaults(lambda: DEFAULTS)
+    app.autodiscover_tasks(["workers"], related_name="tasks")
+    # By name: loaded when a worker starts, after Django.
+    app.steps["worker"].add("workers.bootstep:KeeperStep")
+    app.steps["consumer"].add("workers.bootstep:QueuesStep")
+    signals.celeryd_init.connect(_prepare, dispatch_uid="workers.install.prepare", weak=False)
+
+
+def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:
+    """Refuse or set up a worker that serves our queues; leave others alone."""
+    app = instance.app
+    if not serves_us(_queues(app, options or {})):
+        return
+    refuse_unsafe()
+    for name, value in SETTINGS.items():
+        merged = {**(app.conf[name] or {}), **value} if isinstance(value, dict) else value
+        app.conf[name] = merged
+    if "worker_pool" not in app.conf.changes:
+        app.conf.worker_pool = "threads"
+    if instance.hostname.startswith("celery@"):
+        # Two workers of one name on one host would be taken for one.
+        instance.hostname = f"hpc{os.getpid()}@{socket.gethostname()}"
+
+
+def serves_us(queues: set[str]) -> bool:
+    """Whether a worker of these queues runs our tasks."""
+    return bool(queues & {publish.QUEUE, publish.FILES_QUEUE})
+
+
+def refuse_unsafe() -> None:
+    """Raise SystemExit with a sentence where a worker must not start."""
+    try:
+        settings = conf.get()
+    except errors.Misconfigured as problem:
+        raise SystemExit(str(problem)) from problem
+    if os.geteuid() == 0 and not settings.allow_root:
+        raise SystemExit(
+            "Workers don't run as root (uid 0): what they start would run as root too. Use another "
+            "account, or set HPC_ALLOW_ROOT=1 if that is meant."
+        )
+
+
+def _queues(app: Celery, options: dict[str, Any]) -> set[str]:
+    asked = options.get("queues")
+    if asked:
+        return set(asked.split(",") if isinstance(asked, str) else asked)
+    configured = {queue.name for queue in app.conf.task_queues or ()}
+    return configured or {app.conf.task_default_queue}

@@ -1,0 +1,46 @@
+"""Fault points: numbered places where a test can have this process killed, once.
+
+`HPC_FAULT_POINT` holds `NAME:/path/of/marker`, several separated by ",". Reaching NAME makes the
+marker (O_EXCL, so that only the first to arrive dies) and kills the process with SIGKILL. The
+settings refuse it unless HPC_ALLOW_FAULT_POINTS is on.
+
+    worker.submit.1  before the claim            worker.events.1  received, not committed
+    worker.submit.2  claimed, not sent           worker.events.2  committed, not acknowledged
+    worker.submit.3  sent, not answered
+    worker.submit.4  answered, not recorded
+    worker.submit.5  recorded
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from controller import errors
+
+_markers: dict[str, str] = {}
+
+
+def configure(value: str) -> None:
+    """Arm the fault points that `value` names; "" disarms all."""
+    _markers.clear()
+    for item in filter(None, (part.strip() for part in value.split(","))):
+        name, _, marker = item.partition(":")
+        if not name or not Path(marker).is_absolute():
+            raise errors.Misconfigured(
+                f"HPC_FAULT_POINT: {item!r} is not NAME:/absolute/path/of/marker."
+            )
+        _markers[name] = marker
+
+
+def reach(name: str) -> None:
+    """Die here if `name` is armed and its marker can be made."""
+    marker = _markers.get(name)
+    if marker is None:
+        return
+    try:
+        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,144 @@
+"""What the keeper asks of the database: its callbacks, as thin calls to the services."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from django.db import close_old_connections
+
+from cluster_client.protocol import messages
+from controller import conf, queries
+from controller.models import ClusterLink
+from controller.services import links as link_services
+
+from ..links import carriers, errors, keeper
+from ..links.link import HeldLink
+from . import bootstrap, events, sweep
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Records:
+    """The callbacks of the keeper that calls itself `holder`; `changed` wakes the queues."""
+
+    def __init__(self, holder: str, changed: Callable[[], None]) -> None:
+        self._holder = holder
+        self.changed = changed
+
+    def tidy(self) -> None:
+        close_old_connections()
+
+    # Leases -------------------------------------------------------------------------------------
+
+    def heartbeat(self, is_draining: bool) -> None:
+        link_services.heartbeat(self._holder, socket.gethostname(), os.getpid(), is_draining)
+
+    def forget(self) -> None:
+        link_services.forget_worker(self._holder)
+
+    def share(self) -> int:
+        return link_services.share()
+
+    def candidates(self, limit: int) -> Sequence[int]:
+        return link_services.candidates(limit)
+
+    def take(self, cluster_id: int) -> int | None:
+        lease = link_services.take(cluster_id, self._holder)
+        return lease.epoch if lease is not None else None
+
+    def renew(self, cluster_ids: Iterable[int]) -> set[int]:
+        return link_services.renew_all(self._holder, list(cluster_ids))
+
+    def release(self, cluster_id: int, epoch: int) -> None:
+        link_services.release(cluster_id, self._holder, epoch)
+
+    def requested(self, cluster_ids: Iterable[int]) -> keeper.Requests:
+        asked = link_services.requested(list(cluster_ids))
+        return keeper.Requests(asked.bootstrap, asked.unwanted)
+
+    def clear_request(self, cluster_id: int, epoch: int) -> None:
+        link_services.clear_bootstrap_request(cluster_id, epoch)
+
+    def raise_epoch(self, cluster_id: int, epoch: int, generation: int) -> int | None:
+        lease = link_services.raise_epoch(cluster_id, self._holder, epoch, generation)
+        return lease.epoch if lease is not None else None
+
+    # Links --------------------------------------------------------------------------------------
+
+    def connect(
+        self, cluster_id: int, epoch: int, is_forced: bool, call: keeper.Db[Any]
+    ) -> carriers.Channel:
+        """Runs on a connector: what needs the database goes through `call`."""
+        plan: bootstrap.Plan = call(cluster_id, lambda: bootstrap.plan(cluster_id))
+        carrier = bootstrap.carrier_of(plan)
+
+        def issue() -> int:
+            generation: int = call(
+                cluster_id,
+                lambda: link_services.next_generation(cluster_id, self._holder, epoch),
+            )
+            return generation
+
+        try:
+            return bootstrap.ensure_daemon(plan, carrier, issue, is_forced=is_forced)
+        except bootstrap.NewerGeneration as newer:
+            seen = newer.generation
+            call(cluster_id, lambda: self._raise_generation(cluster_id, seen))
+            raise errors.CannotConnect("newer_generation", str(newer)) from newer
+
+    def _raise_generation(self, cluster_id: int, seen: int) -> None:
+        link_services.raise_epoch(cluster_id, self._holder, 0, seen)
+
+    def hello(self, cluster_id: int, epoch: int) -> messages.Hello:
+        link = ClusterLink.objects.get(pk=cluster_id)
+        return messages.Hello(
+            versions=messages.VERSIONS,
+            instance_id=conf.get().instance_id,
+            cluster_id=cluster_id,
+            epoch=epoch,
+            generation=link.generation,
+            outbox_id=link.outbox_id,
+            cursor=link_services.cursor(cluster_id, link.outbox_id) if link.outbox_id else 0,
+        )
+
+    def came_up(self, cluster_id: int, epoch: int, welcome: messages.Welcome) -> None:
+        if not link_services.record_up(cluster_id, epoch, dataclasses.asdict(welcome)):
+            raise errors.LinkClosed("The lease went to another worker.")
+
+    def went_down(self, cluster_id: int, epoch: int, detail: str) -> None:
+        link_services.record_down(cluster_id, epoch, detail)
+
+    def blocked(
+        self, cluster_id: int, epoch: int, reason: str, detail: str, retry_in_s: float | None
+    ) -> None:
+        not_before = None if retry_in_s is None else link_services.in_future(retry_in_s)
+        link_services.record_blocked(cluster_id, epoch, reason, detail, not_before)
+
+    # What comes over them -----------------------------------------------------------------------
+
+    def open_tags(self, cluster_id: int) -> Sequence[str]:
+        return queries.open_tags(cluster_id)
+
+    def reconcile(self, cluster_id: int, epoch: int, compared: messages.Compared) -> Sequence[str]:
+        return events.reconcile(cluster_id, epoch, compared)
+
+    def cursor(self, cluster_id: int, outbox_id: str) -> int:
+        return link_services.cursor(cluster_id, outbox_id)
+
+    def receive(
+        self, cluster_id: int, epoch: int, outbox_id: str, batch: Sequence[messages.Event]
+    ) -> int:
+        return events.receive(cluster_id, epoch, outbox_id, batch)
+
+    def polled(self, cluster_id: int, epoch: int, polled: messages.Polled) -> None:
+        link_services.note_confirmed(cluster_id, epoch)
+
+    def sweep(self, link: HeldLink) -> None:
+        sweep.sweep(link)
