@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
-from typing import Callable, Optional
+from collections import deque
+from typing import Callable
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 
 
 class RequestPool:
     def __init__(self, name: str, threads: int, waiting: int) -> None:
-        self._queue: queue.Queue[Optional[Work]] = queue.Queue(waiting)
+        self._limit = waiting
+        self._waiting: deque[Work] = deque()
+        self._changed = threading.Condition()
+        self._is_stopped = False
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
             for number in range(threads)
         ]
-        self._is_stopped = threading.Event()
         for thread in self._threads:
             thread.start()
 
     def submit(self, work: Work) -> bool:
         """Queue `work`; False if the queue is full or the pool stopped."""
-        if self._is_stopped.is_set():
-            return False
-        try:
-            self._queue.put_nowait(work)
-        except queue.Full:
-            return False
-        return True
+        with self._changed:
+            if self._is_stopped or len(self._waiting) >= self._limit:
+                return False
+            self._waiting.append(work)
+            self._changed.notify()
+            return True
 
     def stop(self, limit_s: float) -> bool:
         """Take no more work, drop what waits, and wait for what runs; True if all of it ended."""
-        self._is_stopped.set()
         deadline = time.monotonic() + limit_s
-        while not self._queue.empty():
-            try:
-                self._queue.get_nowait()
-            except queue.Empty:
-                break
-        for _ in self._threads:
-            self._queue.put(None)
+        with self._changed:
+            self._is_stopped = True
+            self._waiting.clear()
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
         while True:
-            work = self._queue.get()
-            if work is None:
-                return
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._is_stopped)
+                if not self._waiting:
+                    return
+                work = self._waiting.popleft()
             try:
                 work()
             except Exception:

@@ -67,14 +67,16 @@ def site_file(path: str) -> dict[str, Any]:
     """The HPC_* values that `<client path>/settings/settings.py` assigns; {} without that file."""
     name = os.path.join(path, "settings", "settings.py")
     try:
-        handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise errors.SettingsError(f"{name} can't be read: {error.strerror}.") from None
-    with os.fdopen(handle, "rb") as file:
-        _check_owner(name, os.fstat(file.fileno()))
-        source = file.read(SITE_FILE_LIMIT_BYTES)
+    try:
+        _check_owner(name, os.fstat(handle))
+        source = os.read(handle, SITE_FILE_LIMIT_BYTES)
+    finally:
+        os.close(handle)
     return _assigned(name, source)
 
 
