@@ -1,0 +1,121 @@
+"""Who holds which link, when workers come, stop, die and freeze."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from controller.lifecycle import JobStatus
+from controller.models import JobEvent
+from controller.services import clusters
+from tests.stack import Stack
+
+
+def test_two_workers_share_the_links(stack: Stack) -> None:
+    stack.start_worker()
+    made = [stack.add_cluster(f"c{number}") for number in range(4)]
+    for cluster in made:
+        stack.wait_up(cluster)
+    assert len(set(stack.holders())) == 1
+    stack.start_worker()
+
+    def is_even() -> bool:
+        holders = stack.holders()
+        return len(holders) == 4 and {holders.count(holder) for holder in holders} == {2}
+
+    stack.wait(is_even, "two links each")
+    for cluster in made:
+        stack.wait_up(cluster)
+        assert stack.wait_status(stack.submit(cluster)).status is JobStatus.COMPLETED
+
+
+def test_a_killed_worker_is_replaced(stack: Stack) -> None:
+    first = stack.start_worker()
+    cluster = stack.add_cluster()
+    stack.wait_up(cluster)
+    holder = stack.link(cluster).holder
+    stack.start_worker()
+    stack.wait(lambda: stack.live_workers() == 2, "the second worker")
+    job = stack.submit(cluster, stack.script(seconds=2))
+    stack.wait_status(job, JobStatus.RUNNING)
+    first.send(signal.SIGKILL)
+    begun_at = time.monotonic()
+    stack.wait(
+        lambda: (
+            stack.link(cluster).holder not in ("", holder) and stack.link(cluster).state == "up"
+        ),
+        "the second worker to take over",
+    )
+    assert time.monotonic() - begun_at < 15
+    assert stack.wait_status(job).status is JobStatus.COMPLETED
+    assert len(stack.runs()) == 1
+
+
+def test_an_idle_worker_stops_cleanly_within_three_seconds(stack: Stack) -> None:
+    worker = stack.start_worker()
+    cluster = stack.add_cluster()
+    stack.wait_up(cluster)
+    assert stack.stop_worker(worker) < 3
+    assert stack.holders() == []
+    assert stack.live_workers() == 0
+    assert stack.link(cluster).state == "down"
+
+
+def test_a_frozen_worker_sends_nothing_once_another_has_taken_over(stack: Stack) -> None:
+    first = stack.start_worker()
+    cluster = stack.add_cluster()
+    before = stack.wait_up(cluster)
+    first.send(signal.SIGSTOP)
+    stack.start_worker()
+    job = stack.submit(cluster)
+    stack.wait(
+        lambda: stack.link(cluster).epoch > before.epoch and stack.link(cluster).state == "up",
+        "the second worker to take over",
+    )
+    time.sleep(20 - 10)  # the freeze itself: about 20 s with the take-over
+    first.send(signal.SIGCONT)
+    assert stack.wait_status(job).status is JobStatus.COMPLETED
+    more = [stack.wait_status(stack.submit(cluster)) for _ in range(3)]
+    assert all(each.status is JobStatus.COMPLETED for each in more)
+    assert len(stack.runs()) == 4
+    claims = JobEvent.objects.filter(event="claim")
+    assert claims.count() == 4
+    assert stack.link(cluster).state == "up"
+
+
+def test_a_worker_frozen_alone_greets_again_over_the_same_link(stack: Stack) -> None:
+    worker = stack.start_worker()
+    cluster = stack.add_cluster()
+    before = stack.wait_up(cluster)
+    worker.send(signal.SIGSTOP)
+    job = stack.submit(cluster)
+    time.sleep(6)  # longer than the lease lives
+    worker.send(signal.SIGCONT)
+    assert stack.wait_status(job).status is JobStatus.COMPLETED
+    assert len(stack.runs()) == 1
+    after = stack.link(cluster)
+    assert after.generation == before.generation
+
+
+def test_a_link_that_is_not_wanted_is_let_go(stack: Stack) -> None:
+    stack.start_worker()
+    cluster = stack.add_cluster()
+    stack.wait_up(cluster)
+    clusters.disconnect(cluster)
+    stack.wait(lambda: stack.link(cluster).holder == "", "the link to be let go", 5)
+    clusters.connect(cluster)
+    stack.wait_up(cluster)
+
+
+def test_a_missing_client_blocks_the_link_with_what_to_do(stack: Stack) -> None:
+    (stack.client_path / "client.py").rename(stack.client_path / "gone.py")
+    stack.start_worker()
+    cluster = stack.add_cluster()
+    stack.wait(lambda: stack.link(cluster).state == "blocked", "the link to be blocked")
+    link = stack.link(cluster)
+    assert link.blocked_reason == "no_client"
+    assert str(stack.client_path) in link.blocked_detail
+    assert link.not_before is None
+    (stack.client_path / "gone.py").rename(stack.client_path / "client.py")
+    clusters.connect(cluster)
+    stack.wait_up(cluster)
