@@ -31,6 +31,7 @@ from cluster_client.schedulers import (
 REFUSED_STATUS = 3
 """`local submit` ends so when it is certain that nothing was started."""
 
+_WORDS_LIMIT = 500
 _VANISHED = "the process vanished without an exit record (reboot, or killed with its wrapper)"
 _STATES = {"running": RUNNING, "ended": ENDED, "gone": ENDED, "refused": ENDED, "unknown": UNKNOWN}
 
@@ -90,11 +91,12 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
     def parse_queue(self, output: Output) -> dict[str, Sighting]:
         sightings: dict[str, Sighting] = {}
         for line in _trusted_lines(output):
-            tag, state, text = line.split(" ", 2)
             try:
-                sightings[tag] = _sighting(state, json.loads(text))
-            except (ValueError, TypeError, AttributeError) as error:
+                tag, state, text = line.split(" ", 2)
+                record = json.loads(text)
+            except ValueError as error:
                 raise QueryFailed(f"local queue printed {line[:200]!r}: {error}") from error
+            sightings[tag] = _sighting(state, record)
         return sightings
 
     def find(self, tag: str, since: float) -> tuple[Command, ...]:
@@ -127,13 +129,21 @@ def _trusted_lines(output: Output) -> list[str]:
 
 
 def _sighting(state: str, record: dict[str, Any]) -> Sighting:
+    """A record lies in the job's directory, where the job may have spoilt it: then it says nothing
+    of this job, and the others are heard all the same."""
     known = _STATES.get(state, UNKNOWN)
+    words = str(record.get("words", ""))[:_WORDS_LIMIT]
+    if known != ENDED:
+        return Sighting(known, words=state, reason=words)
     if state == "gone":
         return Sighting(ENDED, outcome="failed", reason=_VANISHED, words=state)
-    if state == "refused":
-        words = str(record.get("words", ""))
-        return Sighting(ENDED, outcome="refused", reason=words, words=state,
-                        exit_code=122, ended_at=float(record.get("end", 0)))  # fmt: skip
-    if known != ENDED:
-        return Sighting(known, words=state, reason=str(record.get("words", "")))
-    return sighting_of_exit(int(record["exit"]), float(record.get("end", 0)), words=state)
+    try:
+        ended_at = float(record.get("end", 0))
+        if state == "refused":
+            return Sighting(
+                ENDED, outcome="refused", exit_code=122, reason=words, words=state,
+                ended_at=ended_at,
+            )  # fmt: skip
+        return sighting_of_exit(int(record["exit"]), ended_at, words=state)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return Sighting(UNKNOWN, words=state, reason="its exit record can't be read")
