@@ -16,6 +16,9 @@ from .handlers import Hub
 from .protocol import messages
 
 logger = logging.getLogger(__name__)
+_library_logger = logging.getLogger(f"{__name__}.library")
+# It reports each look at the socket as a failed handshake, with a traceback; links log themselves.
+_library_logger.setLevel(logging.CRITICAL)
 
 CONTROL_PATH = "/control"
 STATUS_PATH = "/status"
@@ -67,7 +70,7 @@ class ControlServer:
             ping_timeout=PING_LIMIT_S,
             close_timeout=CLOSE_LIMIT_S,
             server_header=None,
-            logger=logging.getLogger("websockets.server"),
+            logger=_library_logger,
         )
         self.stop()
         self._server = server
@@ -80,7 +83,11 @@ class ControlServer:
             self._server = None
 
     def _handle(self, connection: ServerConnection) -> None:
-        self._hub.serve(ConnectionSocket(connection))
+        try:
+            self._hub.serve(ConnectionSocket(connection))
+        except Exception:
+            logger.exception("link_failed")
+            raise
 
     def _process_request(
         self, connection: ServerConnection, request: Request
