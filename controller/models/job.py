@@ -153,6 +153,12 @@ class HpcJob(models.Model):
     def _is_key(self, name: str) -> bool:
         return bool(getattr(self._meta.get_field(name), "primary_key", False))
 
+    def clean(self) -> None:
+        """Mend what a form can't say right, refuse the rest with a sentence."""
+        from ..services import jobs
+
+        jobs.validate(self)
+
     def choose_cluster(self, parameters: Any) -> HpcCluster | None:
         """The cluster to run on, or None if none fits now. Made to be overridden."""
         from .. import queries

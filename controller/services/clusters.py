@@ -173,6 +173,7 @@ def _check_python(cluster: HpcCluster, problems: dict[str, str]) -> None:
 
 
 def _check_labels(cluster: HpcCluster, problems: dict[str, str]) -> None:
+    cluster.labels = {} if cluster.labels is None else cluster.labels
     if not isinstance(cluster.labels, dict):
         problems["labels"] = 'Labels must be an object such as {"site": "north"}.'
 

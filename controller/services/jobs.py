@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from .. import errors, publish, queries
@@ -27,6 +28,7 @@ from .moves import (
 from .placement import place_waiting
 
 __all__ = [
+    "RESOURCES",
     "Outcome",
     "apply",
     "block",
@@ -46,7 +48,12 @@ __all__ = [
     "submit",
     "submit_many",
     "unblock",
+    "validate",
 ]
+
+
+RESOURCES = tuple(queries.RESOURCES)
+"""Names of the columns that say what a job asks of its scheduler."""
 
 
 def submit(job: HpcJob, parameters: Any, *, source: str = "user") -> JobStatus:
@@ -121,6 +128,28 @@ def declare_lost(job: HpcJob, *, source: str = "admin") -> JobStatus:
     _refuse_unless(outcome, job, "only a job that a cluster has can be declared lost")
     job.refresh_from_db()
     return job.status
+
+
+def validate(job: HpcJob) -> None:
+    """Check what a form says of a draft; raises Django's ValidationError by field."""
+    problems: dict[str, str] = {}
+    job.environment = {} if job.environment is None else job.environment
+    checks: dict[str, Callable[[], object]] = {
+        "environment": lambda: asked.environment(job.environment),
+        "job_parameters": lambda: asked.check_json(job.job_parameters),
+    }
+    if job.script:
+        # A browser sends a text area's line ends as CRLF.
+        # Source: https://html.spec.whatwg.org/multipage/form-control-infrastructure.html
+        job.script = job.script.replace("\r\n", "\n")
+        checks["script"] = lambda: asked.script(job.script)
+    for name, check in checks.items():
+        try:
+            check()
+        except errors.Invalid as error:
+            problems[name] = str(error)
+    if problems:
+        raise ValidationError(problems)
 
 
 def redraft(job: HpcJob, **columns: Any) -> bool:

@@ -90,15 +90,16 @@ def receive(cluster_id: int, epoch: int, outbox_id: str, events: Sequence[Cluste
 def align(cluster_id: int, outbox_id: str, first_seq: int, last_seq: int) -> int:
     """Bring the cursor into the bounds of an outbox just greeted; returns link's catching_up_to.
 
-    Events that lie outside are lost to us (one of the two sides went back to a backup), so the
-    jobs' states must come from the comparison: 0. Otherwise the events up to last_seq tell more.
+    Events that lie outside, or in an outbox before a new one, are lost to us (one of the two sides
+    went back to a backup): the jobs' states must come from the comparison, 0. Otherwise the
+    events up to last_seq tell more.
     """
-    row, _ = OutboxCursor.objects.get_or_create(cluster_id=cluster_id, outbox_id=outbox_id)
-    if first_seq - 1 <= row.seq <= last_seq:
+    row, is_new = OutboxCursor.objects.get_or_create(cluster_id=cluster_id, outbox_id=outbox_id)
+    if first_seq - 1 <= row.seq <= last_seq and not is_new:
         return last_seq if row.seq < last_seq else 0
     seq = min(max(row.seq, first_seq - 1), last_seq)
     OutboxCursor.objects.filter(pk=row.pk).update(seq=seq)
-    if row.seq or first_seq > 1:
+    if row.seq != seq:
         logger.warning(
             "events lost with a backup: the comparison of open jobs tells the rest",
             extra={"cluster": cluster_id, "outbox": outbox_id, "before": row.seq, "after": seq},

@@ -1,0 +1,202 @@
+"""The page "Hpc Jobs": what can be done to a job derives from its life's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from .. import lifecycle
+from ..lifecycle import Event, JobStatus
+from ..models import HpcJob, JobEvent
+from ..models.job import LIFECYCLE_FIELDS
+from ..services import jobs
+from . import actions, records
+
+if TYPE_CHECKING:
+    JobAdmin = admin.ModelAdmin[HpcJob]  # generic in the stubs alone
+    EventTable = admin.TabularInline[JobEvent, HpcJob]
+else:
+    JobAdmin = admin.ModelAdmin
+    EventTable = admin.TabularInline
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Something a person can do to a job. `done` completes "2 jobs ..."."""
+
+    event: Event
+    label: str
+    done: str
+    permission: str
+    act: Callable[[HpcJob], object]
+
+
+def _submit(job: HpcJob) -> None:
+    jobs.submit(job, job.job_parameters or {"script": job.script}, source="admin")
+
+
+def _cancel(job: HpcJob) -> None:
+    jobs.cancel(job, source="admin")
+
+
+def _delete(job: HpcJob) -> None:
+    jobs.delete(job, source="admin")
+
+
+VERBS = {
+    "submit": Verb(
+        Event.SUBMIT, "Submit", "accepted: a worker submits them.", "submit_hpcjob", _submit
+    ),
+    "cancel": Verb(
+        Event.CANCEL, "Cancel", "to be cancelled: a worker does it.", "cancel_hpcjob", _cancel
+    ),
+    "delete_data": Verb(
+        Event.DELETE,
+        "Delete the data on the cluster",
+        "to be cleared away: a worker deletes the data.",
+        "delete_hpcjob",
+        _delete,
+    ),
+    "declare_lost": Verb(
+        Event.DECLARE_LOST, "Declare lost", "declared lost.", "change_hpcjob", jobs.declare_lost
+    ),
+}
+DRAFT_ONLY = ("script", "cluster", "job_parameters", "environment", *jobs.RESOURCES)
+"""What describes the job: it stays as it was submitted."""
+
+
+class EventInline(EventTable):
+    """The job's history."""
+
+    model = JobEvent
+    fields = readonly_fields = (
+        "at",
+        "happened_at",
+        "event",
+        "status_before",
+        "status_after",
+        "source",
+        "cause",
+        "run",
+    )
+    can_delete = False
+    extra = 0
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(HpcJob)
+class HpcJobAdmin(JobAdmin):
+    """Draft, submit, follow, cancel and clear away jobs. A portal may derive its own from it."""
+
+    list_display = ("id", "name", "owner", "cluster", "job_status", "blocked_reason", "changed_at")
+    list_filter = ("job_status", "cluster", "blocked_reason")
+    list_select_related = ("cluster", "owner")
+    search_fields = ("=id", "name", "tag", "scheduler_job_id")
+    autocomplete_fields = ("cluster",)
+    raw_id_fields = ("owner",)
+    show_full_result_count = False
+    actions = ("submit", "cancel", "delete_data", "look_again", "declare_lost")
+    change_form_template = "admin/hpc_job_controller/hpcjob/change_form.html"
+
+    def get_fields(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
+        if obj is None:
+            return ("name", "owner", *DRAFT_ONLY)
+        return records.names(type(obj))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
+        if obj is None:
+            return ()
+        fixed = {"created_at", "job_details", *LIFECYCLE_FIELDS}
+        if obj.status is JobStatus.DRAFT:
+            return tuple(sorted(fixed - set(DRAFT_ONLY)))
+        return tuple(sorted(fixed | set(DRAFT_ONLY)))
+
+    def get_inlines(self, request: HttpRequest, obj: Any = None) -> Any:
+        return (EventInline,) if obj is not None else ()
+
+    def save_model(self, request: HttpRequest, obj: HpcJob, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        kept = {name: getattr(obj, name) for name in form.changed_data if name in LIFECYCLE_FIELDS}
+        if change and kept:
+            jobs.redraft(obj, **kept)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        job = self.get_object(request, object_id) if object_id else None
+        context = {"verbs": self._legal(request, job) if job is not None else {}}
+        return super().changeform_view(
+            request, object_id, form_url, {**(extra_context or {}), **context}
+        )
+
+    def response_change(self, request: HttpRequest, obj: HpcJob) -> HttpResponse:
+        for name, verb in self._legal(request, obj).items():
+            if f"_hpc_{name}" in request.POST:
+                self._act(request, [obj], verb)
+                return HttpResponseRedirect(request.path)
+        return super().response_change(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: HpcJob | None = None) -> bool:
+        """Only rows that stand for nothing on any cluster can go."""
+        is_gone = obj is None or obj.status in (JobStatus.DRAFT, JobStatus.DELETED)
+        return is_gone and super().has_delete_permission(request, obj)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        found = super().get_actions(request)
+        found.pop("delete_selected", None)  # rows of jobs on a cluster must stay
+        return found
+
+    def has_submit_permission(self, request: HttpRequest) -> bool:
+        return self._may(request, VERBS["submit"])
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return self._may(request, VERBS["cancel"])
+
+    @admin.action(description="Submit the chosen drafts", permissions=("submit",))
+    def submit(self, request: HttpRequest, chosen: QuerySet[HpcJob]) -> None:
+        self._act(request, chosen, VERBS["submit"])
+
+    @admin.action(description="Cancel the chosen jobs", permissions=("cancel",))
+    def cancel(self, request: HttpRequest, chosen: QuerySet[HpcJob]) -> None:
+        self._act(request, chosen, VERBS["cancel"])
+
+    @admin.action(description="Delete the data of the chosen jobs", permissions=("delete",))
+    def delete_data(self, request: HttpRequest, chosen: QuerySet[HpcJob]) -> None:
+        self._act(request, chosen, VERBS["delete_data"])
+
+    @admin.action(description="Look again at the chosen blocked jobs", permissions=("change",))
+    def look_again(self, request: HttpRequest, chosen: QuerySet[HpcJob]) -> None:
+        done = "to be looked at again: a worker does it."
+        actions.run(self, request, chosen, jobs.look_again, done)
+
+    @admin.action(description="Declare the chosen jobs lost", permissions=("change",))
+    def declare_lost(self, request: HttpRequest, chosen: QuerySet[HpcJob]) -> None:
+        self._act(request, chosen, VERBS["declare_lost"])
+
+    def _act(self, request: HttpRequest, chosen: Any, verb: Verb) -> None:
+        actions.run(self, request, chosen, lambda job: verb.act(jobs.load(job.pk)), verb.done)
+
+    def _legal(self, request: HttpRequest, job: HpcJob) -> dict[str, Verb]:
+        events = lifecycle.legal_events(job.status)
+        return {
+            name: verb
+            for name, verb in VERBS.items()
+            if verb.event in events and self._may(request, verb)
+        }
+
+    def _may(self, request: HttpRequest, verb: Verb) -> bool:
+        return bool(request.user.has_perm(f"{HpcJob._meta.app_label}.{verb.permission}"))

@@ -1,0 +1,89 @@
+"""Pages of what workers and services write: to be read, not edited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+
+from ..models import (
+    ClusterLink,
+    FileTransfer,
+    JobEvent,
+    OutboxCursor,
+    UpkeepLease,
+    WebsocketToken,
+    Worker,
+)
+
+
+def names(model: type[Model], but: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of the model's columns."""
+    fields = [field for field in model._meta.concrete_fields if not field.primary_key]
+    return tuple(field.name for field in fields if field.name not in but)
+
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]  # generic in the stubs alone
+else:
+    ModelAdmin = admin.ModelAdmin
+
+
+class RecordAdmin(ModelAdmin):
+    """Read-only: nobody adds, changes or deletes by hand."""
+
+    actions = None
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(ClusterLink)
+class ClusterLinkAdmin(RecordAdmin):
+    list_display = ("cluster", "wanted", "state", "holder", "epoch", "generation", "last_heard_at")
+    list_filter = ("state", "wanted")
+    list_select_related = ("cluster",)
+
+
+@admin.register(Worker)
+class WorkerAdmin(RecordAdmin):
+    list_display = ("name", "host", "pid", "started_at", "heartbeat_at", "is_draining")
+
+
+@admin.register(JobEvent)
+class JobEventAdmin(RecordAdmin):
+    list_display = ("id", "at", "job", "event", "status_before", "status_after", "source", "cause")
+    list_filter = ("event", "source")
+    list_select_related = ("job",)
+    search_fields = ("=job__id", "job__tag")
+    show_full_result_count = False
+
+
+@admin.register(FileTransfer)
+class FileTransferAdmin(RecordAdmin):
+    list_display = ("id", "cluster", "job", "direction", "path", "state", "done_bytes")
+    list_filter = ("state", "direction")
+    list_select_related = ("cluster", "job")
+
+
+@admin.register(WebsocketToken)
+class WebsocketTokenAdmin(RecordAdmin):
+    list_display = ("token", "cluster", "used", "is_file", "timestamp")
+
+
+@admin.register(OutboxCursor)
+class OutboxCursorAdmin(RecordAdmin):
+    list_display = ("cluster", "outbox_id", "seq")
+
+
+@admin.register(UpkeepLease)
+class UpkeepLeaseAdmin(RecordAdmin):
+    list_display = ("name", "holder", "expires_at")
