@@ -154,3 +154,39 @@ def next_status(
 def legal_events(status: JobStatus) -> frozenset[Event]:
     """The events that `status` accepts."""
     return frozenset(event for (known, event) in TRANSITIONS if known is status)
+
+
+def diagram() -> str:
+    """The page docs/lifecycle.md: the table as a Mermaid diagram and as rows."""
+    moves: dict[tuple[JobStatus, JobStatus], list[str]] = {}
+    for (before, event), after in TRANSITIONS.items():
+        if before is not after:
+            name = f"{event.value} *" if (before, event) in NEW_RUN_ONLY else event.value
+            moves.setdefault((before, after), []).append(name)
+    arrows = [
+        f"    {before.name} --> {after.name}: {', '.join(names)}"
+        for (before, after), names in sorted(moves.items())
+    ]
+    rows = [
+        f"| {status.name} | {status.value} | {', '.join(sorted(legal_events(status))) or 'none'} |"
+        for status in JobStatus
+    ]
+    return "\n".join(
+        [
+            "# The life of a job",
+            "",
+            "Made from the table in `controller/lifecycle.py`; a test holds the two together.",
+            "A move marked with * is legal only if the scheduler's restart count has grown.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            "    [*] --> DRAFT",
+            *arrows,
+            "```",
+            "",
+            "| status | number | events it accepts |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
