@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -49,6 +50,17 @@ def new_tag() -> str:
     """A tag as the server makes them."""
     alphabet = "abcdefghijklmnopqrstuvwxyz234567"
     return "j" + "".join(secrets.choice(alphabet) for _ in range(14))
+
+
+def remove_socket_directory(path: Path) -> None:
+    """Remove a daemon's socket and its directory, and nothing that is not exactly that.
+
+    A registry may be made up by a test: what it names is not trusted to be removed as a tree.
+    """
+    if re.fullmatch(r"/tmp/hpc-[0-9]+-[0-9a-f]{12}", str(path)) and not path.is_symlink():
+        (path / socket_directory.SOCKET).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.rmdir()
 
 
 class Installation:
@@ -102,7 +114,7 @@ class Installation:
     def entry(self) -> registry.Entry | None:
         """Who serves, as the registry says."""
         entry = registry.read(str(self.state_directory))
-        if entry is not None and entry not in self._seen:
+        if entry is not None and entry.is_here() and entry not in self._seen:
             self._seen.append(entry)
         return entry
 
@@ -202,9 +214,8 @@ class Installation:
                 os.kill(entry.pid, signal.SIGTERM)
         for entry in self._seen:
             self._end(entry)
-            if entry.socket:
-                shutil.rmtree(Path(entry.socket).parent, ignore_errors=True)
-        shutil.rmtree(socket_directory.usual_path(str(self.state_directory)), ignore_errors=True)
+            remove_socket_directory(Path(entry.socket).parent)
+        remove_socket_directory(Path(socket_directory.usual_path(str(self.state_directory))))
 
     @staticmethod
     def _end(entry: registry.Entry) -> None:
