@@ -1,0 +1,349 @@
+"""Jobs of the local scheduler, from submission to the event of their end."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import threading
+import time
+
+import pytest
+
+from cluster_client import errors, local_jobs
+from cluster_client.environment import LoginEnvironment
+from cluster_client.filesystem import Filesystem
+from cluster_client.protocol import messages
+
+from .conftest import submit_of, tag_of, wait_until
+
+TAG = tag_of(0)
+
+
+def kinds(recorder, tag):
+    return [kind for kind, _ in recorder.of(tag)]
+
+
+def test_a_job_runs_in_its_directory_and_ends_completed(start_engine, site):
+    engine = start_engine()
+    answer = engine.submit(TAG, "pwd; echo oops >&2; sleep 0.3")
+    assert isinstance(answer, messages.Submitted)
+    assert engine.wait(TAG)["outcome"] == "completed"
+    assert kinds(engine, TAG) == ["submitted", "running", "ended"]
+    directory = site.jobs / TAG
+    assert (directory / "stdout.log").read_text() == f"{directory}\n"
+    assert (directory / "stderr.log").read_text() == "oops\n"
+    assert (directory / "script").read_text() == "#!/bin/bash\npwd; echo oops >&2; sleep 0.3\n"
+    wait_until(lambda: not list(site.hints.iterdir()), what="the removal of all hints")
+
+
+@pytest.mark.parametrize(
+    ("body", "exit_code", "signal", "outcome"),
+    [
+        ("exit 3", 3, None, "failed"),
+        ("kill -KILL $$", None, 9, "failed"),
+        ("kill -SEGV $$", None, 11, "failed"),
+        ("#!/usr/bin/env -S bash -e\nfalse; true\n", 1, None, "failed"),
+        ("#!/usr/bin/env python3\nraise SystemExit(42)\n", 42, None, "failed"),
+        ("#!/no/such/interpreter\n", 122, None, "refused"),
+    ],
+)
+def test_how_it_ended_is_told(start_engine, body, exit_code, signal, outcome):
+    engine = start_engine()
+    engine.submit(TAG, body)
+    data = engine.wait(TAG)
+    assert (data["outcome"], data["exit_code"], data["signal"]) == (outcome, exit_code, signal)
+    assert data["reason"]
+
+
+def test_the_environment_the_umask_and_stdin_are_those_of_a_login(start_engine, site):
+    login = LoginEnvironment(lambda: {"PATH": "/usr/bin:/bin", "A": "from login", "B": "x"})
+    engine = start_engine(login=login, umask=0o027)
+    engine.submit(
+        TAG,
+        "umask; cat; echo end; env | grep -v -e ^_= -e ^SHLVL= -e ^PWD= | sort; ulimit -Sc",
+        environment={"B": "from the job", "PYTHONPATH": "/kept"},
+    )
+    engine.wait(TAG)
+    out = (site.jobs / TAG / "stdout.log").read_text().splitlines()
+    assert out[:2] == ["0027", "end"]
+    assert out[2:-1] == ["A=from login", "B=from the job", "PATH=/usr/bin:/bin", "PYTHONPATH=/kept"]
+    assert (site.jobs / TAG).stat().st_mode & 0o7777 == 0o750
+    assert (site.jobs / TAG / "stdout.log").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_same_submission_is_answered_with_the_same_id(start_engine, site):
+    engine = start_engine()
+    body = f"echo ran >>{site.ledger}"
+    first = engine.submit(TAG, body)
+    assert engine.submit(TAG, body) == first
+    engine.wait(TAG)
+    assert engine.submit(TAG, body, attempt=2) == first
+    assert engine.engine._batch.calls["submit"] == 1
+    assert site.ran() == ["ran"]
+
+
+def test_eight_at_once_with_one_tag_are_one_job(start_engine, site):
+    engine = start_engine(submit_parallel=8)
+    answers = []
+
+    def ask(number):
+        answers.append(engine.submit(TAG, f"echo ran >>{site.ledger}", attempt=number + 1))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(answers)) == 1
+    assert isinstance(answers[0], messages.Submitted)
+    engine.wait(TAG)
+    assert site.ran() == ["ran"]
+
+
+def test_many_jobs_are_followed_by_one_query_each_time(start_engine, site):
+    engine = start_engine(submit_parallel=4)
+    tags = [tag_of(number) for number in range(30)]
+    for tag in tags:
+        engine.submit(tag, "sleep 0.2")
+    for tag in tags:
+        assert engine.wait(tag)["outcome"] == "completed"
+    assert engine.engine._batch.calls["queue"] < 2 * len(tags)
+    assert engine.engine.last_poll.open_jobs <= len(tags)
+
+
+def test_an_end_is_seen_within_a_second(start_engine):
+    engine = start_engine()
+    delays = []
+    for number in range(15):
+        tag = tag_of(number)
+        engine.submit(tag, "sleep 0.1; date +%s.%N >end")
+        engine.wait(tag)
+        event = next(e for e in engine.events if e.tag == tag and e.kind == "ended")
+        delays.append(time.time() - event.at)
+    assert statistics.median(delays) < 1.0, delays
+
+
+def test_no_query_runs_while_no_job_is_open(start_engine):
+    engine = start_engine(poll_interval_s=0.05, poll_interval_idle_s=0.05)
+    engine.submit(TAG, "true")
+    engine.wait(TAG)
+    before = engine.engine._batch.calls
+    threading.Event().wait(1.0)
+    assert engine.engine._batch.calls == before
+
+
+def test_a_cancel_ends_the_job_and_all_that_it_started(start_engine, site):
+    engine = start_engine()
+    engine.submit(TAG, "sleep 300 & setsid true; sleep 300")
+    engine.wait(TAG, "running")
+    started = time.monotonic()
+    assert engine.engine.handle(messages.Cancel(TAG)) == messages.Done()
+    assert engine.wait(TAG)["outcome"] == "cancelled"
+    assert time.monotonic() - started < 3
+    assert site.members() == []
+
+
+def test_a_job_that_ignores_the_signal_is_killed_after_its_grace(start_engine, site):
+    engine = start_engine()
+    engine.submit(TAG, "trap '' TERM; touch ready; while :; do sleep 1; done")
+    wait_until((site.jobs / TAG / "ready").exists)
+    engine.engine.handle(messages.Cancel(TAG))
+    data = engine.wait(TAG)
+    assert (data["outcome"], data["signal"]) == ("cancelled", 9)
+    assert site.members() == []
+
+
+def test_a_cancel_after_the_end_changes_nothing(start_engine):
+    engine = start_engine()
+    engine.submit(TAG, "exit 4")
+    engine.wait(TAG)
+    assert engine.engine.handle(messages.Cancel(TAG)) == messages.Done()
+    assert kinds(engine, TAG)[-1] == "ended"
+    assert engine.engine._store.get(TAG).outcome == "failed"
+
+
+def test_a_cancel_that_finds_the_job_ended_leaves_it_its_true_end(start_engine, site):
+    engine = start_engine(hint_interval_s=60.0)  # so that the end is not seen before
+    engine.submit(TAG, "true")
+    wait_until((site.jobs / TAG / "exit.-.0").exists)
+    engine.engine.handle(messages.Cancel(TAG))
+    assert engine.wait(TAG)["outcome"] == "completed"
+
+
+def test_a_cancel_before_the_submission_wins(start_engine, site):
+    engine = start_engine()
+    assert engine.engine.handle(messages.Cancel(TAG)) == messages.Done()
+    assert engine.of(TAG)[0][1]["reason"] == "cancelled"
+    answer = engine.submit(TAG, f"echo ran >>{site.ledger}")
+    assert (type(answer), answer.reason) == (messages.Rejected, "cancelled")
+    assert not (site.jobs / TAG).exists()
+
+
+def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
+    gate = threading.Event()
+
+    def slow():
+        gate.wait(10)
+        return {"PATH": os.environ["PATH"]}
+
+    engine = start_engine(login=LoginEnvironment(slow))
+    answers = []
+    body = f"echo ran >>{site.ledger}; sleep 60"
+    thread = threading.Thread(target=lambda: answers.append(engine.submit(TAG, body)))
+    thread.start()
+    wait_until((site.jobs / TAG / "wrapper").exists)
+    assert engine.engine.handle(messages.Cancel(TAG)) == messages.Done()
+    gate.set()
+    thread.join()
+    if isinstance(answers[0], messages.Submitted):
+        assert engine.wait(TAG)["outcome"] == "cancelled"
+    else:
+        assert answers[0].reason == "cancelled"
+
+
+def test_a_job_whose_wrapper_is_shot_is_failed_only_when_all_of_it_is_gone(start_engine, site):
+    engine = start_engine(poll_interval_s=0.3)
+    answer = engine.submit(TAG, "sleep 2; touch done")
+    wait_until((site.jobs / TAG / "claim").exists)
+    engine.wait(TAG, "running")
+    os.kill(local_jobs.pid_of(answer.scheduler_job_id), 9)
+    data = engine.wait(TAG)
+    assert (data["outcome"], (site.jobs / TAG / "done").exists()) == ("failed", True)
+    assert "vanished" in data["reason"]
+
+
+def test_a_job_that_spoils_its_exit_record_is_blocked_alone(start_engine):
+    engine = start_engine(poll_interval_s=0.2, lost_after_s=0.5)
+    engine.submit(TAG, "mkdir exit.-.0; sleep 0.3")
+    engine.submit(tag_of(1), "sleep 0.3")
+    assert engine.wait(tag_of(1))["outcome"] == "completed"
+    assert engine.wait(TAG, "blocked")["reason"] == "no_evidence"
+    assert "ended" not in kinds(engine, TAG)
+
+
+def test_compare_tells_what_is_known_unknown_and_extra(start_engine):
+    engine = start_engine()
+    engine.submit(TAG, "exit 7")
+    engine.submit(tag_of(1), "sleep 60")
+    engine.wait(TAG)
+    compared = engine.engine.handle(messages.Compare((TAG, tag_of(2))))
+    (state,) = compared.jobs
+    assert (state.state, state.outcome, state.exit_code) == ("ended", "failed", 7)
+    assert (compared.unknown, compared.extra) == ((tag_of(2),), (tag_of(1),))
+
+
+def test_what_the_server_has_acknowledged_is_still_answered(start_engine):
+    engine = start_engine()
+    first = engine.submit(TAG, "exit 7")
+    engine.wait(TAG)
+    outbox_id = engine.engine.status()["outbox_id"]
+    assert not engine.engine.acknowledge(messages.Ack("another", 99))
+    assert engine.engine.acknowledge(messages.Ack(outbox_id, engine.events[-1].seq))
+    assert engine.engine.events_after(0) == []
+    assert engine.submit(TAG, "exit 7", attempt=2) == first
+    assert engine.engine.handle(messages.Compare((TAG,))).jobs[0].outcome == "failed"
+    again = start_engine(generation=2)
+    assert again.submit(TAG, "exit 7", attempt=3) == first
+
+
+@pytest.mark.parametrize("script", ["", "echo\n", "#!/bin/sh\r\n", "#!/bin/sh\n\0"])
+def test_bad_scripts_are_rejected_for_good(start_engine, site, script):
+    engine = start_engine()
+    message = submit_of(TAG, "x")
+    answer = engine.engine.handle(messages.Submit(TAG, 1, script, message.script_sha256))
+    assert (answer.reason, answer.transient) == ("invalid_request", False)
+    assert not site.jobs.exists()
+
+
+@pytest.mark.parametrize("tag", ["../evil", ".", "", "j/../../../../tmp/x"])
+def test_hostile_tags_reach_no_file(start_engine, site, tag):
+    engine = start_engine()
+    assert engine.submit(tag, "true").reason == "invalid_request"
+    for message in (messages.Cancel(tag), messages.Delete(tag), messages.Compare((tag,))):
+        assert engine.engine.handle(message).code == "invalid_request"
+    assert not site.jobs.exists()
+
+
+def test_an_unknown_request_is_answered_with_an_error(start_engine):
+    assert start_engine().engine.handle(messages.Done()).code == "unknown_message"
+
+
+class Full(Filesystem):
+    """Nothing can be written below `where`."""
+
+    where = ""
+    error = 28
+
+    def write_durably(self, path, data, mode=0o600):
+        if self.where and path.startswith(self.where):
+            raise errors.NotStored(path, OSError(self.error, os.strerror(self.error)))
+        super().write_durably(path, data, mode)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(28, "no_space"), (122, "no_space"), (116, "not_stored")]
+)
+def test_a_job_that_could_not_be_stored_is_not_submitted(start_engine, site, error, reason):
+    fs = Full()
+    engine = start_engine(fs=fs)
+    fs.where, fs.error = str(site.jobs), error
+    answer = engine.submit(TAG, f"echo ran >>{site.ledger}")
+    assert (answer.reason, answer.transient) == (reason, True)
+    assert str(site.jobs / TAG) in answer.message
+    fs.where = ""
+    assert isinstance(
+        engine.submit(TAG, f"echo ran >>{site.ledger}", attempt=2), messages.Submitted
+    )
+    engine.wait(TAG)
+    assert site.ran() == ["ran"]
+
+
+def test_a_retired_engine_does_nothing_more(start_engine, site):
+    old = start_engine(generation=1)
+    old.submit(TAG, "sleep 1")
+    new = start_engine(generation=2)
+    answer = old.submit(tag_of(1), f"echo ran >>{site.ledger}")
+    assert answer.code == "retired"
+    assert old.engine.is_retired.is_set()
+    assert old.engine.events_after(0) == []
+    assert new.wait(TAG)["outcome"] == "completed"
+    assert site.ran() == []
+
+
+def test_greetings_are_judged(start_engine):
+    engine = start_engine(generation=3).engine
+
+    def greet(**changes):
+        fields = {"versions": (1,), "instance_id": "test", "cluster_id": 1, "epoch": 5, **changes}
+        return engine.welcome(messages.Hello(**fields))
+
+    welcome = greet(generation=3)
+    assert (welcome.epoch, welcome.generation, welcome.scheduler) == (5, 3, "local")
+    assert greet(epoch=4).code == "stale_epoch"
+    assert greet(epoch=4).epoch == 5
+    assert greet(instance_id="other").code == "wrong_instance"
+    assert greet(versions=(99,)).code == "version_mismatch"
+    assert greet(generation=4).code == "retired"
+    assert greet(epoch=6).epoch == 6
+
+
+def test_a_cursor_that_does_not_fit_begins_a_new_outbox(start_engine):
+    engine = start_engine()
+    engine.submit(TAG, "true")
+    engine.wait(TAG)
+    hello = messages.Hello((1,), "test", 1, epoch=1, outbox_id="", cursor=0)
+    welcome = engine.engine.welcome(hello)
+    fields = {**hello.__dict__, "outbox_id": welcome.outbox_id}
+    same = engine.engine.welcome(messages.Hello(**{**fields, "cursor": welcome.last_seq}))
+    assert same.outbox_id == welcome.outbox_id
+    other = engine.engine.welcome(messages.Hello(**{**fields, "cursor": welcome.last_seq + 1}))
+    assert other.outbox_id != welcome.outbox_id
+    assert [event.seq for event in engine.engine.events_after(0)] == [1, 2, 3][: other.last_seq]
+
+
+def test_the_status_can_be_printed(start_engine):
+    engine = start_engine()
+    engine.submit(TAG, "true")
+    engine.wait(TAG)
+    assert json.loads(json.dumps(engine.engine.status()))["jobs"] == {"ended": 1}
