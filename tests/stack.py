@@ -126,8 +126,8 @@ class Stack:
         return child
 
     def start_with_fault(self, point: str) -> tuple[processes.Child, Path]:
-        """A worker that kills itself at `point`, once; and the marker it makes then."""
-        marker = self.directory / f"fault-{point}"
+        """A worker that kills (or with `/stop` freezes) itself there, once; and its marker."""
+        marker = self.directory / f"fault-{point.replace('/', '-')}"
         extra = {"HPC_ALLOW_FAULT_POINTS": "1", "HPC_FAULT_POINT": f"{point}:{marker}"}
         return self.start_worker(extra), marker
 

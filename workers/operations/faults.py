@@ -1,8 +1,9 @@
 """Fault points: numbered places where a test can have this process killed, once.
 
 `HPC_FAULT_POINT` holds `NAME:/path/of/marker`, several separated by ",". Reaching NAME makes the
-marker (O_EXCL, so that only the first to arrive dies) and kills the process with SIGKILL. The
-settings refuse it unless HPC_ALLOW_FAULT_POINTS is on.
+marker (O_EXCL, so that only the first to arrive dies) and kills the process with SIGKILL;
+`NAME/stop` freezes it with SIGSTOP instead. The settings refuse all of it unless
+HPC_ALLOW_FAULT_POINTS is on.
 
     worker.submit.1  before the claim            worker.events.1  received, not committed
     worker.submit.2  claimed, not sent           worker.events.2  committed, not acknowledged
@@ -35,12 +36,16 @@ def configure(value: str) -> None:
 
 
 def reach(name: str) -> None:
-    """Die here if `name` is armed and its marker can be made."""
-    marker = _markers.get(name)
-    if marker is None:
-        return
+    """Die or freeze here if `name` is armed and its marker can be made."""
+    for armed, number in ((name, signal.SIGKILL), (f"{name}/stop", signal.SIGSTOP)):
+        marker = _markers.get(armed)
+        if marker is not None and _is_first(marker):
+            os.kill(os.getpid(), number)
+
+
+def _is_first(marker: str) -> bool:
     try:
         os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
+        return False
+    return True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from controller.lifecycle import JobStatus
+from controller.models import HpcCluster
 from tests.stack import Stack
 
 POINTS = [f"worker.submit.{number}" for number in range(1, 6)] + [
@@ -41,3 +44,30 @@ def test_a_killed_daemon_is_started_anew_and_its_jobs_go_on(stack: Stack) -> Non
     )
     assert stack.wait_status(job).status is JobStatus.COMPLETED
     assert len(stack.runs()) == 1
+
+
+def daemon_log(stack: Stack, cluster: HpcCluster) -> str:
+    return (stack.client_path / "log" / f"test.{cluster.pk}.log").read_text()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_worker_frozen_there_sends_nothing_when_it_thaws(stack: Stack, number: int) -> None:
+    frozen, marker = stack.start_with_fault(f"worker.submit.{number}/stop")
+    cluster = stack.add_cluster()
+    before = stack.wait_up(cluster)
+    job = stack.submit(cluster)
+    stack.wait(marker.exists, "the worker to freeze")
+    stack.start_worker()
+    stack.wait_status(job)
+    after = stack.link(cluster)
+    assert after.epoch > before.epoch
+    greetings = daemon_log(stack, cluster).count("link_greeted")
+    frozen.send(signal.SIGCONT)
+    stack.wait(lambda: "lease.lost" in stack.log_of(1).read_text(), "the lease to be found lost")
+    more = stack.wait_status(stack.submit(cluster))
+    assert (job.status, more.status) == (JobStatus.COMPLETED, JobStatus.COMPLETED)
+    assert len(stack.runs()) == 2
+    assert stack.link(cluster).epoch == after.epoch
+    log = daemon_log(stack, cluster)
+    assert log.count("link_greeted") == greetings, "the thawed worker greeted again"
+    assert "link_refused" not in log, "the thawed worker tried again with an old epoch"
