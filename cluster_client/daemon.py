@@ -173,8 +173,10 @@ class Daemon:
             and not entry.is_same_process(self.entry)
             and entry.generation >= self._settings.generation
         )
-        if self._engine.is_retired.is_set() or is_replaced:
-            return f"retired: generation {self._newest_generation()} took over"
+        newest = self._newest_generation()
+        is_fenced = newest > self._settings.generation
+        if self._engine.is_retired.is_set() or is_replaced or is_fenced:
+            return f"retired: generation {newest} took over"
         if self._signal:
             return f"stopped by {signal.Signals(self._signal).name}"
         return ""
