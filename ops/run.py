@@ -15,7 +15,6 @@ from pathlib import Path
 
 from ops import demo, environment, errors, first_admin, interruption, stack
 
-STATE = stack.CHECKOUT / "var"
 WEB_PORT = 8000
 FLOWER_PORT = 5555
 LONGEST_PAUSE_S = 30.0
@@ -27,13 +26,14 @@ SOCKETS_PREFIX = "hpc-run-"
 
 def main(asked: interruption.Interruption) -> int:
     """Keep the stack up until asked to stop, and stop it."""
-    STATE.mkdir(mode=0o700, exist_ok=True)
-    with only_one(STATE):
-        own = read_environment(STATE / "env")
+    state = Path(os.environ.get("HPC_DATA_DIRECTORY") or stack.CHECKOUT / "var").absolute()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with only_one(state):
+        own = read_environment(state / "env")
         sockets = stack.temporary_directory(SOCKETS_PREFIX)
         parts = stack.programs(WEB_PORT, FLOWER_PORT)
         try:
-            keep(stack.Stack(STATE, sockets, own, parts, asked), asked)
+            keep(stack.Stack(state, sockets, own, parts, asked), asked)
         finally:
             shutil.rmtree(sockets)
     return 0
