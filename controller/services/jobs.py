@@ -105,7 +105,7 @@ def delete(job: HpcJob, *, source: str = "user") -> JobStatus:
             pk=job.pk
         )
         if cluster_id is None or not attempt:
-            apply(job.pk, Event.CONFIRM_DELETE, source=source, cause="It never reached a cluster.")
+            apply(job.pk, Event.CONFIRM_DELETE, source=source)  # it never reached a cluster
         else:
             publish.delete_job(cluster_id, job.pk)
     job.refresh_from_db()

@@ -37,6 +37,9 @@ TIME_COLUMNS = {
 }
 """When a status was reached; deleting keeps the time of the end."""
 
+KEEPS_DETAILS = (Event.DELETE, Event.CONFIRM_DELETE)
+"""A deleted job still tells how it ended."""
+
 UNBLOCKED: dict[str, Any] = {
     "blocked_reason": "",
     "blocked_detail": "",
@@ -96,7 +99,9 @@ def apply(
                 extra={"job": job_id, "status": job.status.name, "event": event.value, "run": run},
             )
             return Outcome(moved=False, status=job.status, is_legal=False)
-        changes = _changes(job.status, after, event, happened_at) | {"job_details": cause}
+        changes = _changes(job.status, after, event, happened_at)
+        if cause or (after is not job.status and event not in KEEPS_DETAILS):
+            changes["job_details"] = cause
         changes |= {"run": max(run or 0, job.run)} | (updates or {})
         HpcJob._base_manager.filter(pk=job_id).update(**changes)
         _record(job_id, event, job.status, after, source, cause, changes["run"], happened_at, data)

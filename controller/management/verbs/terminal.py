@@ -34,7 +34,7 @@ class Cleaner:
     def clean(self, data: bytes, is_last: bool = False) -> str:
         """The harmless text of `data`; an escape that is not complete yet is held back."""
         text = ESCAPES.sub("", self._held + self._decoder.decode(data, is_last))
-        start = text.rfind("\x1b")
+        start = text.find("\x1b")
         is_open = start >= 0 and len(text) - start < LONGEST_ESCAPE and not is_last
         self._held = text[start:] if is_open else ""
         return CONTROLS.sub("", text[: len(text) - len(self._held)])

@@ -1,0 +1,66 @@
+"""A cluster with its link, and jobs at any point of their life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pytest
+from django.db import transaction
+
+from controller import publish
+from controller.lifecycle import JobStatus
+from controller.models import ClusterLink, HpcCluster, HpcJob
+from controller.services import clusters, links
+
+SCRIPT = "#!/bin/bash\necho done\n"
+WELCOME: dict[str, Any] = {"host": "login1", "pid": 77, "client_version": "1.0", "outbox_id": "box"}
+
+
+class MakeJob(Protocol):
+    def __call__(self, status: JobStatus = ..., **columns: Any) -> HpcJob: ...
+
+
+@pytest.fixture(autouse=True)
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
+    """Nudges as (task, id, queue), instead of a broker: what fires, and when, is in their place."""
+    nudges: list[tuple[str, int, str]] = []
+    monkeypatch.setattr(publish, "_send", lambda *nudge: nudges.append(nudge))
+    return nudges
+
+
+@pytest.fixture
+def cluster(db: None) -> HpcCluster:
+    """A registered cluster, its link wanted."""
+    found = clusters.register(name="north", host_name="localhost", client_path="/opt/hpc")
+    ClusterLink.objects.filter(cluster=found).update(wanted=True)
+    return found
+
+
+@pytest.fixture
+def lease(cluster: HpcCluster) -> links.Lease:
+    """The lease on the cluster's link, which is up."""
+    taken = links.take(cluster.pk, "holder")
+    assert taken is not None
+    assert links.record_up(cluster.pk, taken.epoch, WELCOME)
+    return taken
+
+
+@pytest.fixture
+def make_job(db: None) -> MakeJob:
+    """Makes jobs whose row already stands at a status."""
+
+    def make(status: JobStatus = JobStatus.DRAFT, **columns: Any) -> HpcJob:
+        job = HpcJob.objects.create(name="j")
+        values = {"job_status": status.value, "script": SCRIPT, **columns}
+        HpcJob._base_manager.filter(pk=job.pk).update(**values)
+        job.refresh_from_db()
+        return job
+
+    return make
+
+
+@pytest.fixture
+def commits(transactional_db: None) -> Iterator[Callable[[], None]]:
+    """For tests with threads: real commits."""
+    yield transaction.get_connection().close
