@@ -9,12 +9,15 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dj_database_url
 import pytest
 
 from ops import services
+
+if TYPE_CHECKING:
+    from tests.stack import Stack
 
 # Whoever asks for one of these runs once on SQLite and once on PostgreSQL.
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "database_url", "live_server"}
@@ -113,6 +116,20 @@ def database_url(request: pytest.FixtureRequest, test_database: str) -> str:
         return url
     directory: Path = request.getfixturevalue("short_directory")
     return f"sqlite:///{directory}/db.sqlite3"
+
+
+@pytest.fixture
+def stack(
+    short_directory: Path, own_redis: services.Redis, database_url: str, django_db_blocker: Any
+) -> Iterator[Stack]:
+    """A prepared stack with a Redis of its own; no worker runs yet."""
+    from tests import stack as stacks  # needs Django's settings
+
+    with (
+        django_db_blocker.unblock(),
+        stacks.running(short_directory, own_redis, database_url) as made,
+    ):
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -225,8 +225,8 @@ def _reader(kind: Any) -> Reader:
 
 def _dataclass_reader(kind: type) -> Reader:
     hints = typing.get_type_hints(kind)
-    required = []
-    optional = []
+    required: list[tuple[str, Reader]] = []
+    optional: list[tuple[str, Reader]] = []
     for field in dataclasses.fields(kind):
         has_default = (
             field.default is not dataclasses.MISSING
