@@ -154,20 +154,15 @@ def _id_of_child(pid: int) -> str:
 def _start(directory: str, environment: dict[str, str], umask: int) -> int:
     os.umask(umask)
     os.chdir(directory)
-    out, err = (os.path.join(directory, name) for name in ("stdout.log", "stderr.log"))
+    # Opened here and not in the child: what blocks for ever must be killable with this command.
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    mode = 0o666
-    # PWD as a shell would set it on arriving there.
-    environment = {**environment, "PWD": directory}
+    files = [os.open(os.devnull, os.O_RDONLY)]
+    files += [os.open(name, append, 0o666) for name in ("stdout.log", "stderr.log")]
     return os.posix_spawn(
         _BASH,
         [_BASH, "-p", os.path.join(directory, "wrapper")],
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, out, append, mode),
-            (os.POSIX_SPAWN_OPEN, 2, err, append, mode),
-        ],
+        {**environment, "PWD": directory},  # as a shell would set it on arriving there
+        file_actions=[(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)],
         setsid=True,
         setsigmask=(),
         setsigdef=[s for s in signal.Signals if s not in (signal.SIGKILL, signal.SIGSTOP)],

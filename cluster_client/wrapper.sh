@@ -3,8 +3,11 @@
 # Claims the job's directory, runs the user's script as a child, records how it ended.
 # Ends with the script's exit code, or 128 + N after signal N; 121: a duplicate; 122: the script did not start.
 # -p: no BASH_ENV file, exported function or SHELLOPTS of the user acts in here; the script still gets all of them.
-# One brace group, so that bash reads the whole file first: cut short, it is a syntax error and never a success.
+# One brace group, so that bash reads the whole file first: cut short, it is a syntax error and nothing of it runs.
+# (Cut within a conditional, bash 5.2 ends with 0 after the syntax error; hence the trap.)
+trap 'exit 122' EXIT
 {
+trap - EXIT
 case $- in *p*) ;; *) exec /bin/bash -p -- "$0" "$@" ;; esac   # started as "bash FILE": the first line was ignored
 
 # Names begin with _w_: a plain name could be one of the user's exported variables.
@@ -77,10 +80,11 @@ for _w_s in $_w_signals; do trap "_w_pending+='$_w_s '" "$_w_s"; done
 _w_post_witness
 (
   trap : $_w_signals
+  exec 8>&-                                                    # the witness watches the wrapper, not the keeper
   (
     echo "pid $BASHPID" >&9
     trap : INT QUIT; trap - $_w_signals
-    exec 8>&- 9>&- 2>&7 7>&-
+    exec 9>&- 2>&7 7>&-
     exec "${_w_command[@]}"
   ) <&0
   echo "end $?" >&9
@@ -117,7 +121,7 @@ until [[ $_w_end ]]; do
   [[ $_w_end ]] && break
   _w_pass_on
   kill -0 $_w_keeper && continue
-  _w_hear 1 || break                                           # it was shot, and tells no more
+  _w_hear 0.2 || break                                         # it was shot, and tells no more
 done
 trap '' $_w_signals                                            # nothing may stop the record now
 if [[ ! $_w_end && $_w_pid ]]; then                            # with its keeper shot nobody would know how it ends

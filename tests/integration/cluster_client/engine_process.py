@@ -13,6 +13,11 @@ from cluster_client.engine import Engine
 from cluster_client.protocol import messages
 
 
+def say(number, reply):
+    sys.stdout.write(json.dumps([number, reply]) + "\n")
+    sys.stdout.flush()
+
+
 def answer(engine, number, request):
     kind = request.pop("type")
     if kind == "events":
@@ -25,15 +30,14 @@ def answer(engine, number, request):
     else:
         message = engine.handle(getattr(messages, kind)(**request))
         reply = {"type": type(message).__name__, **dataclasses.asdict(message)}
-    sys.stdout.write(json.dumps([number, reply]) + "\n")
-    sys.stdout.flush()
+    say(number, reply)
 
 
 def main():
     logging.basicConfig(level=logging.DEBUG)
     engine = Engine(SimpleNamespace(**json.loads(sys.argv[1])))
     engine.start()
-    print(json.dumps([0, "ready"]), flush=True)
+    say(0, "ready")
     for line in sys.stdin:
         number, request = json.loads(line)
         threading.Thread(target=answer, args=(engine, number, request)).start()

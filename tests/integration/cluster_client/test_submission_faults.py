@@ -159,7 +159,7 @@ def test_a_duplicate_that_is_found_is_cancelled_and_the_claim_is_the_job(start_e
     answer = engine.submit(TAG, f"{ledger_line(site)}; sleep 1")
     # A second start that has not got to its claim yet: bash, stopped in front of the wrapper.
     argv = ["/bin/bash", "-p", str(site.jobs / TAG / "wrapper")]
-    os.rename(site.jobs / TAG / "wrapper", site.jobs / TAG / "kept")
+    (site.jobs / TAG / "wrapper").rename(site.jobs / TAG / "kept")
     os.mkfifo(site.jobs / TAG / "wrapper")
     duplicate = subprocess.Popen(argv, start_new_session=True)
     try:
