@@ -171,6 +171,15 @@ class Stack:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
+    @contextmanager
+    def frozen(self, pid: int) -> Iterator[None]:
+        """A process stopped for a while."""
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def script(self, seconds: float = 0.0, status: int = 0) -> str:
         """A job's script that writes a ledger line when it really runs."""
         return (
@@ -262,6 +271,11 @@ def _point_to(settings: dict[str, Any]) -> None:
     connections["default"].close()
     connections.settings["default"] = settings
     del connections["default"]
+
+
+def reconnect() -> None:
+    """Let go of a connection that an outage has broken."""
+    connections["default"].close()
 
 
 @contextmanager

@@ -271,9 +271,11 @@ class Keeper:
     def _balance(self, now: float) -> None:
         share = self._callbacks.share()
         held = [link for link in self._links() if link.state is not State.CLOSING]
-        if lease.to_give_up(len(held), share) and now - self._released_at >= self._pace.release_s:
+        up = [link for link in held if link.state is State.UP]  # others end by themselves
+        is_time = now - self._released_at >= self._pace.release_s
+        if up and is_time and lease.to_give_up(len(held), share):
             self._released_at = now
-            self._drop(held[-1], "Another worker has room for this link.", 5.0)
+            self._drop(up[-1], "Another worker has room for this link.", 5.0)
         wanted = lease.to_take(len(held), share)
         for cluster_id in self._callbacks.candidates(wanted) if wanted else ():
             with self._lock:

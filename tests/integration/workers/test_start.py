@@ -1,0 +1,114 @@
+"""What a worker refuses at its start, and what it starts on the cluster."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from controller.lifecycle import JobStatus
+from controller.models import ClusterLink, DaemonMode, HpcCluster
+from controller.services import clusters
+from tests.stack import Stack
+
+
+def said(stack: Stack, number: int = 1) -> str:
+    return stack.log_of(number).read_text()
+
+
+def test_a_fault_point_is_refused_unless_allowed(stack: Stack) -> None:
+    worker = stack.start_worker({"HPC_FAULT_POINT": "worker.submit.1:/tmp/x"})
+    stack.wait(lambda: worker.has_ended, "the worker to refuse")
+    assert "HPC_FAULT_POINT" in said(stack)
+    assert "Traceback" not in said(stack)
+
+
+@pytest.mark.parametrize("queues", ["hpc", "files"])
+def test_root_is_refused_unless_allowed(stack: Stack, queues: str) -> None:
+    if os.geteuid() != 0:
+        pytest.fail("This test must run as root, as `make test` does.")
+    worker = stack.start_worker({"HPC_ALLOW_ROOT": "0"}, queues=queues)
+    stack.wait(lambda: worker.has_ended, "the worker to refuse")
+    assert "HPC_ALLOW_ROOT=1" in said(stack)
+    assert "Traceback" not in said(stack)
+
+
+def test_an_attached_daemon_lives_with_its_link(stack: Stack) -> None:
+    stack.start_worker()
+    cluster = stack.add_cluster(mode=DaemonMode.ATTACHED)
+    stack.wait_up(cluster)
+    job = stack.submit(cluster, stack.script(seconds=2))
+    stack.wait_status(job, JobStatus.RUNNING)
+    stack.kill_daemon(cluster)
+    assert stack.wait_status(job).status is JobStatus.COMPLETED
+    assert len(stack.runs()) == 1
+
+
+def test_a_restored_database_goes_beyond_what_the_client_has_seen(stack: Stack) -> None:
+    worker = stack.start_worker()
+    cluster = stack.add_cluster()
+    stack.wait_up(cluster)
+    for _ in range(3):
+        stack.stop_worker(worker)
+        worker = stack.start_worker()
+        stack.wait_up(cluster)
+    seen = stack.link(cluster).epoch
+    stack.stop_worker(worker)
+    ClusterLink.objects.filter(pk=cluster.pk).update(epoch=0)
+    stack.start_worker()
+    stack.wait_up(cluster)
+    assert stack.link(cluster).epoch > seen
+    assert stack.wait_status(stack.submit(cluster)).status is JobStatus.COMPLETED
+
+
+def test_a_restored_generation_is_raised_before_a_daemon_is_started(stack: Stack) -> None:
+    worker = stack.start_worker()
+    cluster = stack.add_cluster()
+    stack.wait_up(cluster)
+    for _ in range(2):
+        before = stack.link(cluster).generation
+        stack.kill_daemon(cluster)
+        stack.wait(
+            lambda before=before: stack.link(cluster).generation > before, "a new generation"
+        )
+        stack.wait_up(cluster)
+    stack.stop_worker(worker)
+    seen = stack.link(cluster).generation
+    stack.kill_daemon(cluster)
+    ClusterLink.objects.filter(pk=cluster.pk).update(epoch=0, generation=0)
+    stack.start_worker()
+    stack.wait_up(cluster)
+    assert stack.link(cluster).generation > seen
+
+
+def test_a_copied_database_is_blocked(stack: Stack) -> None:
+    cluster = stack.add_cluster()
+    ClusterLink.objects.filter(pk=cluster.pk).update(instance_id="production")
+    stack.start_worker()
+    stack.wait(lambda: stack.link(cluster).blocked_reason == "copy", "the link to be blocked")
+    assert stack.holders() == []
+
+
+def test_bootstrap_starts_the_daemon_of_a_link_that_is_not_wanted(stack: Stack) -> None:
+    stack.start_worker()
+    cluster = stack.add_cluster()
+    clusters.disconnect(cluster)
+    stack.wait(lambda: stack.link(cluster).holder == "", "the link to be free")
+    stack.client("stop", f"test.{cluster.pk}")
+    before = stack.link(cluster).generation
+    clusters.bootstrap(HpcCluster.objects.get(pk=cluster.pk))
+    stack.wait(lambda: stack.link(cluster).generation > before, "a daemon to be started")
+    stack.wait(lambda: stack.link(cluster).holder == "", "the link to be let go")
+    assert '"pid"' in stack.client("status", f"test.{cluster.pk}", "--json")
+
+
+def test_bad_settings_of_the_client_are_told_and_wait_for_a_person(stack: Stack) -> None:
+    settings = stack.client_path / "settings" / "settings.py"
+    settings.write_text("HPC_JOB_WORKING_DIRECTORY = 'relative'\n")
+    stack.start_worker()
+    cluster = stack.add_cluster()
+    stack.wait(lambda: stack.link(cluster).state == "blocked", "the link to be blocked")
+    link = stack.link(cluster)
+    assert link.blocked_reason == "settings"
+    assert "HPC_JOB_WORKING_DIRECTORY" in link.blocked_detail
+    assert link.not_before is None
