@@ -252,7 +252,7 @@ def database(url: str) -> Iterator[None]:
     connection = connections["default"]
     connection.close()
     kept = dict(connection.settings_dict)
-    parsed: dict[str, Any] = dict(dj_database_url.parse(url))
+    parsed: dict[str, Any] = {"OPTIONS": {}, **dj_database_url.parse(url)}
     if "sqlite" in parsed["ENGINE"]:
         parsed["OPTIONS"] = {
             "timeout": 20,
