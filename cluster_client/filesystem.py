@@ -100,16 +100,6 @@ class Filesystem:
             self._discard(temporary, file)
             raise
 
-    def create_exclusive(self, path: str) -> bool:
-        """True if this call made the empty file `path`, False if it was there."""
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise errors.NotStored(path, error) from error
-        return True
-
     def read(self, path: str, limit_bytes: int = -1) -> Optional[bytes]:
         """The contents, or None if there is no such file. Other OSErrors are raised: unknown."""
         try:

@@ -8,6 +8,7 @@ It is started once for each submission and poll: import little.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
@@ -20,12 +21,14 @@ REFUSED_STATUS = 3
 WRAPPER_REFUSED = 122
 _CLAIM_WAIT_S = 5.0
 _EXIT_WAIT_S = 0.5
+_RECORD_LIMIT_BYTES = 1 << 16
 _BASH = "/bin/bash"
 
 
 # Processes --------------------------------------------------------------------------------------
 
 
+@functools.cache
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
@@ -107,21 +110,31 @@ def read_claim(directory: str) -> tuple[str, str]:
     return (lines[0] if lines else ""), (lines[1] if len(lines) > 1 else "")
 
 
-def read_record(directory: str, kind: str, scheduler_job_id: str) -> Optional[dict[str, Any]]:
-    """The wrapper's record of `kind` that this id wrote, if there is one."""
+def read_record(path: str, scheduler_job_id: str) -> Optional[dict[str, Any]]:
+    """The wrapper's record in this file, if there is one and this id wrote it."""
     try:
-        names = [name for name in os.listdir(directory) if name.startswith(kind + ".")]
+        with open(path, encoding="utf-8", errors="replace") as file:
+            record = json.loads(file.read(_RECORD_LIMIT_BYTES))
+    except (FileNotFoundError, ValueError):
+        return None
+    if isinstance(record, dict) and record.get("id") == scheduler_job_id:
+        return record
+    return None
+
+
+def exit_record(directory: str, scheduler_job_id: str) -> Optional[dict[str, Any]]:
+    """How the job ended, once it has; a local job has neither tasks nor restarts."""
+    return read_record(os.path.join(directory, "exit.-.0"), scheduler_job_id)
+
+
+def refusal_record(directory: str, scheduler_job_id: str) -> Optional[dict[str, Any]]:
+    """Why the wrapper did not start the script, if it did not."""
+    try:
+        names = [name for name in os.listdir(directory) if name.startswith("refused.")]
     except FileNotFoundError:
         return None
-    for name in sorted(names)[:100]:
-        try:
-            with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
-                record = json.loads(file.read(65536))
-        except (FileNotFoundError, ValueError):
-            continue
-        if isinstance(record, dict) and record.get("id") == scheduler_job_id:
-            return record
-    return None
+    records = (read_record(os.path.join(directory, n), scheduler_job_id) for n in names[:100])
+    return next((record for record in records if record is not None), None)
 
 
 # Verbs ------------------------------------------------------------------------------------------
@@ -202,19 +215,19 @@ def look(directory: str, scheduler_job_id: str, deadline: float) -> tuple[str, d
     """One job: `running`, `ended` or `refused` with its record, `gone`, or `unknown`."""
     try:
         pid = pid_of(scheduler_job_id)
-        record = read_record(directory, "exit", scheduler_job_id)
-        if record is not None and id_of(pid) == scheduler_job_id:
+        is_alive = id_of(pid) == scheduler_job_id
+        if is_alive and exit_record(directory, scheduler_job_id) is not None:
             _wait_for_exit(pid, deadline)
-        if live_members(scheduler_job_id):
-            is_leader_gone = id_of(pid) != scheduler_job_id
-            # With its record written, what the job left in its session is not the job any more.
-            if not (record is not None and is_leader_gone):
-                return "running", {}
-        # Read again: it may have ended between the two looks.
-        if record := read_record(directory, "exit", scheduler_job_id):
+            is_alive = id_of(pid) == scheduler_job_id
+        if is_alive:
+            return "running", {}
+        # Only now: a wrapper that is gone has written its record, if it was to write one.
+        if record := exit_record(directory, scheduler_job_id):
             return "ended", record
-        if record := read_record(directory, "refused", scheduler_job_id):
+        if record := refusal_record(directory, scheduler_job_id):
             return "refused", record
+        if live_members(scheduler_job_id):  # the wrapper was shot, its script goes on
+            return "running", {}
         claim, host = read_claim(directory)
         if claim == scheduler_job_id and host != host_name():
             return "unknown", {"words": f"it runs on {host}, which can't be seen from here"}
@@ -273,7 +286,7 @@ def _is_wrapper(pid: int, uid: int, wanted: list[str]) -> bool:
 def cancel(root: str, tag: str, scheduler_job_id: str, is_forced: bool) -> int:
     """Signal all of the job: TERM, or by force KILL; print `signalled` or `gone`."""
     pid = pid_of(scheduler_job_id)
-    record = read_record(os.path.join(root, tag), "exit", scheduler_job_id)
+    record = exit_record(os.path.join(root, tag), scheduler_job_id)
     members = [] if record is not None else live_members(scheduler_job_id)
     if is_forced:
         # The wrapper last: as long as it lives it can record how the script ended.

@@ -113,9 +113,9 @@ def test_a_tree_deeper_than_any_path_goes(root, job):
 
 
 def test_names_that_are_no_text_go_too(root, job):
-    (os.fsencode(job) + b"/\xff\xfe").decode("utf-8", "surrogateescape")
-    with open(os.fsencode(job) + b"/\xff\xfe", "wb"):
-        pass
+    descriptor = os.open(job, os.O_RDONLY)
+    os.close(os.open(b"\xff\xfe", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
     assert remove(root) == GONE
 
 

@@ -1,4 +1,4 @@
-"""The wrapper as a process: claim, signals, records. Group signals come as a scheduler sends them."""
+"""The wrapper as a process: claim, signals, records."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -159,13 +160,14 @@ def test_it_waits_for_a_script_that_takes_its_time_after_the_signal(make_job):
 
 
 def test_a_shot_keeper_takes_the_script_along(make_job):
-    job = make_job("echo $PPID >keeper; echo $$ >script; touch ready; sleep 30")
+    job = make_job("echo $PPID >keeper; echo $$ >self; touch ready; sleep 30")
     process = job.start()
     wait_until((job.directory / "ready").exists)
     os.kill(int(job.read("keeper")), signal.SIGKILL)
     assert process.wait(30) == 137
     assert job.record()["exit"] == 137
-    wait_until(lambda: not os.path.exists(f"/proc/{job.read('script').strip()}"))
+    script = Path("/proc") / job.read("self").strip()
+    wait_until(lambda: not script.exists())
     os.killpg(process.pid, signal.SIGKILL)  # the sleep
 
 
