@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from ops import errors, interruption
+from ops import errors, interruption, orphans
 
 COMMANDS = ("demo", "run")
 
@@ -15,8 +15,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
         print("Usage: python -m ops demo | run", file=sys.stderr)
         return 2
-    asked = interruption.Interruption()
+    asked = interruption.Interruption(when_awake=orphans.collect)
     asked.install()
+    orphans.adopt()
     try:
         # Imported only now, so that a signal is ours from the first moment on.
         command = importlib.import_module(f"ops.{arguments[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Callable
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -21,9 +22,11 @@ class Interruption:
     """Turns signals into `Stopped`, raised by `pause` alone: no step is cut in the middle.
 
     After `begin_stopping` nothing is raised any more; one more signal then sets `is_urgent`.
+    `when_awake` is called when `pause` was ended by a signal, such as that of a child's end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, when_awake: Callable[[], None] = lambda: None) -> None:
+        self._when_awake = when_awake
         self.received: list[int] = []
         self.is_urgent = False
         self._is_stopping = False
@@ -49,6 +52,7 @@ class Interruption:
             os.read(self._reader, 4096)
         except BlockingIOError:
             return  # the time is over
+        self._when_awake()
         self._raise_if_asked()
 
     def begin_stopping(self) -> None:

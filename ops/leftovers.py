@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +66,14 @@ def socket_directories(client_path: Path, pids: list[int]) -> set[Path]:
     return {path for path in found if path.is_dir() and not path.is_symlink()}
 
 
-def end(belongings: Belongings, pause: processes.Pause) -> list[str]:
-    """End what belongs to a stack, and remove its sockets; name what stays nevertheless."""
+def end(
+    belongings: Belongings, pause: processes.Pause, others: Callable[[], list[int]] = list
+) -> list[str]:
+    """End what belongs to a stack, `others` too, and remove its sockets; name what stays."""
     directories = socket_directories(belongings.client_path, [])
 
     def is_over(number: int) -> bool:
-        pids = belongings.find()
+        pids = [*belongings.find(), *others()]
         directories.update(socket_directories(belongings.client_path, pids))
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -83,4 +86,4 @@ def end(belongings: Belongings, pause: processes.Pause) -> list[str]:
         (directory / socket_directory.SOCKET).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             directory.rmdir()
-    return [f"process {pid}" for pid in belongings.find()]
+    return [f"process {pid}" for pid in [*belongings.find(), *others()]]

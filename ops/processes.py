@@ -20,6 +20,9 @@ PAUSE_S = 0.02
 
 Pause = Callable[[float], object]
 
+# The numbers of the programs that were started here and not yet collected.
+running: set[int] = set()
+
 
 @dataclass
 class Child:
@@ -50,7 +53,9 @@ class Child:
     def collect(self) -> int:
         """Kill what is left of the group and return the exit status, as `Popen` tells it."""
         self.send(signal.SIGKILL)
-        return self.process.wait()
+        status = self.process.wait()
+        running.discard(self.pid)
+        return status
 
 
 def start(
@@ -91,6 +96,7 @@ def start(
             env=None if environment is None else dict(environment),
             start_new_session=True,
         )
+    running.add(process.pid)
     return Child(name, process)
 
 

@@ -302,7 +302,7 @@ class Postgres:
             user=self._user,
         )
         output, _ = child.process.communicate(timeout=60)
-        if child.process.returncode != 0:
+        if child.collect() != 0:
             words = output.decode(errors="replace").strip()
             raise errors.NotStarted(f"{program} failed in {self.directory}: {words}")
 

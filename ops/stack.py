@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops import environment, errors, interruption, leftovers, processes, services
+from ops import environment, errors, interruption, leftovers, orphans, processes, services
 
 CHECKOUT = Path(__file__).parent.parent
 READY_LIMIT_S = 60.0
@@ -219,7 +219,8 @@ class Stack:
         self._stop(children)
         self._stop_daemons()
         belongings = leftovers.Belongings(self.mark, self.client_path, with_jobs)
-        left = leftovers.end(belongings, self._interruption.pause)
+        others = orphans.adopted if with_jobs else list[int]
+        left = leftovers.end(belongings, self._interruption.pause, others)
         self._redis.stop()
         return left
 

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+import textwrap
 import time
 import uuid
 from pathlib import Path
@@ -68,3 +70,29 @@ def test_the_socket_directory_of_a_killed_daemon_is_removed(client_path):
     assert Path(path).exists()
     leftovers.end(leftovers.Belongings("HPC_STACK_ID=none", client_path, True), time.sleep)
     assert not Path(directory.path).exists()
+
+
+ADOPTER = """
+    import os, subprocess, sys, time
+    from ops import orphans, processes
+
+    orphans.adopt()
+    own = processes.start("own", ["sleep", "600"])
+    # The shell ends at once and leaves the program that it put into the background.
+    left = subprocess.run(["sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"], capture_output=True, text=True)
+    orphan = int(left.stdout)
+    print(orphans.adopted() == [orphan])
+    os.kill(orphan, 9)
+    def is_gone():
+        orphans.collect()
+        return orphans.adopted() == []
+    print(processes.wait_until(is_gone, 10), own.has_ended)
+    processes.stop(own)
+"""
+
+
+def test_orphans_come_to_us_and_are_collected_and_what_we_started_is_left_alone(checkout):
+    program = [sys.executable, "-c", textwrap.dedent(ADOPTER)]
+    finished = subprocess.run(program, cwd=checkout, capture_output=True, text=True, timeout=60)
+    assert finished.stderr == ""
+    assert finished.stdout.split() == ["True", "True", "False"]
