@@ -79,7 +79,8 @@ ADOPTER = """
     orphans.adopt()
     own = processes.start("own", ["sleep", "600"])
     # The shell ends at once and leaves the program that it put into the background.
-    left = subprocess.run(["sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"], capture_output=True, text=True)
+    script = "sleep 600 >/dev/null 2>&1 & echo $!"
+    left = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
     orphan = int(left.stdout)
     print(orphans.adopted() == [orphan])
     os.kill(orphan, 9)
