@@ -5,8 +5,7 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 RUN_LOCKS := requirements/workers.txt requirements/cluster_client.txt cluster_client/requirements.txt
 DEV_LOCKS := requirements/dev.txt
-LOCK := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+LOCK := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run check test lock clean
@@ -26,7 +25,7 @@ check: $(VENV)/for-dev ## format, lint, types, layers, migrations, unit tests (s
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m mypy
 	$(VENV)/bin/lint-imports
-	$(VENV_PYTHON) manage.py makemigrations --check --dry-run
+	DJANGO_SETTINGS_MODULE=tests.settings $(VENV_PYTHON) manage.py makemigrations --check --dry-run
 	$(VENV_PYTHON) -m pytest -q tests/unit
 
 test: ## install what the tests need, run all tiers on private servers (minutes)
@@ -38,7 +37,7 @@ lock: $(VENV)/for-dev ## write the locks from requirements/*.in (UPGRADE=1: with
 	$(LOCK) --python-version 3.11 requirements/dev.in -o requirements/dev.txt
 	$(LOCK) --python-version 3.11 -c requirements/dev.txt requirements/workers.in -o requirements/workers.txt
 	$(LOCK) --python-version 3.11 -c requirements/dev.txt requirements/controller.in -o requirements/controller.txt
-	$(LOCK) --python-version 3.9 -c requirements/dev.txt requirements/cluster_client.in -o cluster_client/requirements.txt
+	$(LOCK) --python-version 3.9 requirements/cluster_client.in -o cluster_client/requirements.txt
 
 clean: ## remove what was built and the virtual environment; var/ stays
 	rm -rf $(VENV) build dist *.egg-info tests/artefacts
