@@ -41,6 +41,7 @@ class Daemon:
         for end in (self._wake_reader, self._wake_writer):
             os.set_blocking(end, False)
         self._signal = 0
+        self._is_disconnected = False
         self._cause = ""
 
     # Start --------------------------------------------------------------------------------------
@@ -131,12 +132,11 @@ class Daemon:
         """Serve one connection, and end with it."""
         with self._woken_by_signals():
             threading.Thread(target=self._await_retirement, daemon=True).start()
-            link = threading.Thread(target=self._serve_attached, args=(socket,), daemon=True)
-            link.start()
+            threading.Thread(target=self._serve_attached, args=(socket,), daemon=True).start()
             while not self._cause:
                 self._wait(self._settings.socket_check_s)
                 self._cause = self._reason_to_end()
-                if not self._cause and not link.is_alive():
+                if not self._cause and self._is_disconnected:
                     self._cause = "its connection ended"
             self.stop()
 
@@ -160,6 +160,7 @@ class Daemon:
         try:
             self._hub.serve(socket)
         finally:
+            self._is_disconnected = True
             self._wake()
 
     def _await_retirement(self) -> None:

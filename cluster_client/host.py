@@ -26,12 +26,22 @@ def start_time(pid: int) -> Optional[int]:
     """When process `pid` started, in clock ticks since boot; None if there is no such process.
 
     A zombie counts as gone: it runs no code any more.
-    Source: proc_pid_stat(5), fields 3 and 22; field 2 is in parentheses and may hold anything.
     """
+    fields = _fields(pid)
+    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether process `pid` is stopped (SIGSTOP, a debugger) and will do nothing until woken."""
+    return _fields(pid)[:1] in ([b"T"], [b"t"])
+
+
+def _fields(pid: int) -> list[bytes]:
+    # From field 3, the state, on; field 2 is in parentheses and may hold anything.
+    # Source: proc_pid_stat(5).
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except OSError:
-        return None
-    fields = text[text.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
+    return text[text.rindex(b")") + 2 :].split()

@@ -82,8 +82,9 @@ def make_way(settings: Settings) -> Union[Answer, SocketDirectory]:
         directory = None
         if not is_older_alive:
             directory = socket_directory.acquire(settings.state_directory)
-        if directory is None and time.monotonic() > deadline:
-            # Frozen, most likely: fenced off, it can harm nothing when it wakes.
+        is_frozen = entry is not None and is_older_alive and host.is_frozen(entry.pid)
+        if directory is None and (is_frozen or time.monotonic() > deadline):
+            # Fenced off, the older daemon can harm nothing when it wakes.
             directory = socket_directory.fresh()
         if directory is not None:
             return directory

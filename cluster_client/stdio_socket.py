@@ -8,6 +8,7 @@ a write.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -26,6 +27,9 @@ READ_BYTES = 1 << 18
 MESSAGES_WAITING = 4
 CLOSE_LIMIT_S = 5.0
 
+_library_logger = logging.getLogger(f"{__name__}.library")
+_library_logger.setLevel(logging.CRITICAL)  # links log themselves
+
 Message = Union[str, bytes]
 
 
@@ -37,7 +41,7 @@ class StdioSocket:
         with open(os.devnull, "rb") as null:
             os.dup2(null.fileno(), 0)
         os.dup2(2, 1)  # what a library prints must not end up among the frames
-        self._protocol = ServerProtocol(max_size=max_size)
+        self._protocol = ServerProtocol(max_size=max_size, logger=_library_logger)
         self._messages: queue.Queue[Optional[bytes]] = queue.Queue(MESSAGES_WAITING)
         self._fragments: list[bytes] = []
         self._is_ended = False

@@ -64,7 +64,7 @@ def remove_socket_directory(path: Path) -> None:
 
 
 class Installation:
-    """A copy of the client at `path`; everything it started is gone after `close`."""
+    """A client at `path`; everything it started is gone after `close`."""
 
     def __init__(self, python: Path, path: Path, key: str = "portal.1") -> None:
         self.python = python
@@ -82,7 +82,12 @@ class Installation:
         self.settings: dict[str, Any] = dict(QUICK)
         self._seen: list[registry.Entry] = []
         self._bridges: list[Bridge] = []
+
+    @classmethod
+    def copy(cls, python: Path, path: Path, key: str = "portal.1") -> Installation:
+        """A client copied to `path` from this tree."""
         shutil.copytree(SOURCE, path, ignore=shutil.ignore_patterns(*NOT_SHIPPED))
+        return cls(python, path, key)
 
     def __enter__(self) -> Installation:
         return self
@@ -350,15 +355,17 @@ class Link:
         """What one frame means; binary frames on a data link go to `data`."""
         self.socket.settimeout(limit_s)
         try:
-            opcode, data = self.socket.recv_data(control_frame=True)
+            frame = self.socket.recv_frame()
         except (websocket.WebSocketConnectionClosedException, ConnectionError) as error:
             raise LinkClosed(0, str(error)) from None
-        if opcode == websocket.ABNF.OPCODE_CLOSE:
-            raise LinkClosed(int.from_bytes(data[:2], "big"), data[2:].decode())
-        if opcode == websocket.ABNF.OPCODE_BINARY:
-            self.data += data
-            return []
-        return list(self.session.receive(data)) if opcode == websocket.ABNF.OPCODE_TEXT else []
+        if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
+            raise LinkClosed(int.from_bytes(frame.data[:2], "big"), frame.data[2:].decode())
+        if frame.opcode == websocket.ABNF.OPCODE_PING:
+            self.socket.pong(frame.data)
+        if frame.opcode == websocket.ABNF.OPCODE_BINARY:
+            self.data += frame.data
+        is_text = frame.opcode == websocket.ABNF.OPCODE_TEXT
+        return list(self.session.receive(frame.data)) if is_text else []
 
     def flush(self) -> None:
         """Send what the session has queued."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,14 +78,14 @@ def test_a_frozen_older_daemon_does_not_hold_up_a_newer_one(installation: Instal
     installation.start(1)
     frozen = installation.entry()
     assert frozen is not None
-    os.kill(frozen.pid, 19)  # SIGSTOP
+    os.kill(frozen.pid, signal.SIGSTOP)
     try:
         assert installation.start(2)["status"] == "started"
         newer = installation.entry()
         assert newer is not None
         assert newer.generation == 2
     finally:
-        os.kill(frozen.pid, 18)  # SIGCONT
+        os.kill(frozen.pid, signal.SIGCONT)
     wait_until(lambda: not frozen.is_alive())
     assert installation.entry() == newer
     assert installation.dial()["status"] == "connected"
@@ -316,7 +317,7 @@ def test_a_key_that_is_none_is_told(installation: Installation, command: str) ->
 
 def test_a_missing_websockets_is_told(short_directory: Path) -> None:
     bare = pythons.interpreters()[0].path
-    with Installation(bare, short_directory / "client") as installation:
+    with Installation.copy(bare, short_directory / "client") as installation:
         failed(installation, "died", "pip install -r requirements.txt")
         done = installation.run("selftest")
         assert done.returncode == 1
