@@ -56,7 +56,14 @@ TASKS = (
 QUEUE = "hpc"
 FILES_QUEUE = "files"
 
-BROKER_ERRORS = (kombu.exceptions.KombuError, redis.exceptions.RedisError, OSError)
+# Celery's result consumer raises a bare RuntimeError when it can't connect again.
+# Source: celery/backends/asynchronous.py of 5.7.0, reconnect_on_error
+BROKER_ERRORS = (
+    kombu.exceptions.KombuError,
+    redis.exceptions.RedisError,
+    OSError,
+    RuntimeError,
+)
 
 ANSWER_ERRORS: dict[str, type[errors.HpcError]] = {
     kind.code: kind
@@ -139,7 +146,7 @@ def call_files(verb: str, *arguments: Any, timeout_s: float) -> dict[str, Any]:
         ) from error
     except BROKER_ERRORS as error:
         raise errors.QueueUnreachable(
-            f"Redis can't be reached ({_first_line(error)}): see that it runs, and HPC_REDIS_URL."
+            f"Redis can't be reached ({_innermost(error)}): see that it runs, and HPC_REDIS_URL."
         ) from error
     return _unpacked(answer)
 
@@ -194,6 +201,12 @@ def _pause() -> None:
     global _paused_until  # noqa: PLW0603  # one pause a process
     with _pause_lock:
         _paused_until = time.monotonic() + PAUSE_S
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:
