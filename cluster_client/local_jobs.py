@@ -104,7 +104,7 @@ def read_claim(directory: str) -> tuple[str, str]:
     """The id and host that hold the claim; ("", "") if nobody does."""
     try:
         with open(os.path.join(directory, "claim"), encoding="utf-8") as file:
-            lines = file.read(4096).splitlines()
+            lines = [line.rstrip(" ") for line in file.read(4096).splitlines()]
     except FileNotFoundError:
         return "", ""
     return (lines[0] if lines else ""), (lines[1] if len(lines) > 1 else "")

@@ -20,8 +20,9 @@ _w_clock; _w_start=$_w_now
 _w_path=/usr/bin:/bin:$PATH                                    # the script's PATH may be anything
 _w_signals='HUP INT QUIT TERM USR1 USR2 XCPU'
 
-_w_write() {    # FILE TEXT: dd, because bash's own > neither syncs nor sees EDQUOT at close
-  printf '%s\n' "$2" | PATH=$_w_path dd of="$1" conv=fsync 2>/dev/null && return
+_w_write() {    # FILE TEXT: dd, because bash's own > neither syncs nor sees EDQUOT at close; an existing FILE is
+  # overwritten in place and TEXT padded, so that a record whose room was taken at the start can't fail for lack of it
+  printf '%-510s\n' "$2" | PATH=$_w_path dd of="$1" conv=notrunc,fsync 2>/dev/null && return
   PATH=$_w_path rm -f "$1" 2>/dev/null; return 1
 }
 _w_hint() { { : >"$_w_hints/$_w_tag.$1.$_w_task.$_w_run"; } 2>/dev/null; }
@@ -44,6 +45,7 @@ _w_read_claim() { _w_owner=; { read -r _w_owner <"$_w_dir/claim"; } 2>/dev/null;
 _w_read_claim
 if [[ ! $_w_owner ]]; then
   _w_new=$_w_dir/.claim.$_w_host.$$
+  PATH=$_w_path rm -f "$_w_new" 2>/dev/null
   _w_write "$_w_new" "$_w_id"$'\n'"$_w_host" || _w_refuse "could not write in the job's directory $_w_dir (full, over quota, or removed)"
   PATH=$_w_path ln -T "$_w_new" "$_w_dir/claim" 2>/dev/null
   PATH=$_w_path rm -f "$_w_new" 2>/dev/null
@@ -61,6 +63,9 @@ IFS= read -r _w_line <"$_w_dir/script"
 [[ $_w_line =~ ^'#!'[[:blank:]]*([^[:blank:]]+)[[:blank:]]*(.*[^[:blank:]])?[[:blank:]]*$ ]] || _w_refuse "the script's first line is not #! and an interpreter"
 _w_command=("${BASH_REMATCH[1]}" ${BASH_REMATCH[2]:+"${BASH_REMATCH[2]}"} "$_w_dir/script" "$@")
 [[ -f ${_w_command[0]} && -x ${_w_command[0]} ]] || _w_refuse "there is no interpreter ${_w_command[0]} on $_w_host"
+
+# The room for the record of its end: the job may fill the disk.
+_w_write "$_w_dir/.exit.$_w_task.$_w_run.new" "" || _w_refuse "could not write in the job's directory $_w_dir (full, or over quota)"
 
 # 3. The script runs in the foreground of a keeper: a shell that waits for a foreground child tells its status exactly,
 # whatever signals arrive meanwhile, which `wait` on a background child does not.

@@ -145,11 +145,16 @@ def start_engine(site):
 class EngineProcess:
     """An engine that can be killed."""
 
-    def __init__(self, python, settings):
+    def __init__(self, python, settings, prefix=()):
         self._number = 0
         self._answers = {}
         self.process = subprocess.Popen(
-            [python, str(Path(__file__).with_name("engine_process.py")), json.dumps(settings)],
+            [
+                *prefix,
+                python,
+                str(Path(__file__).with_name("engine_process.py")),
+                json.dumps(settings),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -217,8 +222,8 @@ def start_process(site):
     """Start an engine in a process of its own; all are ended at the end."""
     started = []
 
-    def start(python=sys.executable, **changes):
-        started.append(EngineProcess(python, site.settings(**changes)))
+    def start(python=sys.executable, prefix=(), **changes):
+        started.append(EngineProcess(python, site.settings(**changes), prefix))
         return started[-1]
 
     yield start

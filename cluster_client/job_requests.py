@@ -1,0 +1,119 @@
+"""What the server may ask about jobs: submit, cancel, delete, compare."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import Callable, Optional
+
+from cluster_client import errors, removal, schedulers, validation
+from cluster_client.batch_system import BatchSystem
+from cluster_client.job_records import ENDED, REJECTED, SUBMITTED, Change, JobRecord, NewEvent
+from cluster_client.job_store import JobStore
+from cluster_client.protocol import messages
+from cluster_client.submission import Submitter
+
+
+class JobRequests:
+    """Thread-safe; blocks. `on_cancel` is called once a cancel is stored."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        batch: BatchSystem,
+        submitter: Submitter,
+        job_working_directory: str,
+        on_cancel: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._batch = batch
+        self._submitter = submitter
+        self._root = job_working_directory
+        self._on_cancel = on_cancel
+
+    def answer(self, message: object) -> object:
+        """Carry out one request; raises ClientError."""
+        if isinstance(message, messages.Submit):
+            return self._submitter.submit(message)
+        if isinstance(message, messages.Cancel):
+            return self._cancel(message)
+        if isinstance(message, messages.Delete):
+            return self._delete(message)
+        if isinstance(message, messages.Compare):
+            return self._compare(message)
+        return messages.Error("unknown_message", f"{type(message).__name__} is no request.")
+
+    def _cancel(self, message: messages.Cancel) -> messages.Done:
+        """Note durably that the job is to be cancelled; the watcher does it."""
+        tag = validation.tag(message.tag)
+        found = ""
+        if self._store.get(tag) is None:
+            found = message.scheduler_job_id or self._batch.look_up(tag, 0.0).scheduler_job_id
+        self._store.update(tag, lambda record: _with_cancel(record, tag, found))
+        self._on_cancel()
+        return messages.Done()
+
+    def _delete(self, message: messages.Delete) -> object:
+        tag = validation.tag(message.tag)
+        record = self._store.get(tag)
+        if record is not None and not record.is_final:
+            return messages.Error("not_ended", f"Job {tag} has not ended: cancel it first.", True)
+        claim = removal.claim_of(self._root, tag)
+        path = os.path.join(self._root, tag)
+        if record is None and claim is not None:
+            # The store is new: only what names this tag, and runs no more, may go.
+            if not claim:
+                raise errors.PathRefused(f"{path} is not known here and holds no claim.")
+            if self._runs(schedulers.JobRef(tag, claim)):
+                return messages.Error("not_ended", f"Job {tag} still runs as {claim}.", True)
+        if record is not None and claim and record.scheduler_job_id not in ("", claim):
+            raise errors.PathRefused(f"{path} is claimed by {claim}, which is another job.")
+        return removal.remove(self._root, tag)
+
+    def _runs(self, job: schedulers.JobRef) -> bool:
+        seen = self._batch.queue([job])[0].get(job.tag)
+        return seen is not None and seen.state not in (schedulers.ENDED, schedulers.ABSENT)
+
+    def _compare(self, message: messages.Compare) -> messages.Compared:
+        asked = [validation.tag(tag) for tag in message.tags]
+        known = [(tag, self._store.get(tag)) for tag in asked]
+        open_tags = {tag for tag, record in self._store.jobs.items() if not record.is_final}
+        return messages.Compared(
+            jobs=tuple(_state_of(record) for _, record in known if record is not None),
+            unknown=tuple(tag for tag, record in known if record is None),
+            extra=tuple(sorted(open_tags.difference(asked))),
+        )
+
+
+def _with_cancel(record: Optional[JobRecord], tag: str, found: str) -> Optional[Change]:
+    """The job with its cancel noted; one that was never submitted ends here."""
+    now = time.time()
+    if record is None and found:
+        submitted = JobRecord(tag, state=SUBMITTED, scheduler_job_id=found, submitted_at=now)
+        return Change(replace(submitted, cancel_requested_at=now))
+    if record is None or record.state == REJECTED:
+        text = "The job was cancelled before it was submitted."
+        rejected = replace(
+            record or JobRecord(tag), state=REJECTED, reason="cancelled", message=text,
+            is_transient=False, cancel_requested_at=now, acknowledged_at=0.0,
+        )  # fmt: skip
+        data = {"reason": "cancelled", "message": text, "transient": False}
+        return Change(rejected, (NewEvent("rejected", data),))
+    if record.state == ENDED or record.cancel_requested_at:
+        return None
+    return Change(replace(record, cancel_requested_at=now))
+
+
+def _state_of(record: JobRecord) -> messages.JobState:
+    return messages.JobState(
+        tag=record.tag,
+        state=record.state,
+        scheduler_job_id=record.scheduler_job_id,
+        run=record.run,
+        outcome=record.outcome,
+        exit_code=record.exit_code,
+        signal=record.signal,
+        reason=record.reason,
+        at=record.at,
+    )
