@@ -33,7 +33,10 @@ def add_parsers(nouns: Any) -> None:
     _of_many(verbs, "delete", "delete the data of jobs that have ended", delete)
     _reading(_of_one(verbs, "events", "what happened to a job", events))
     printing = _of_one(verbs, "output", "print a job's standard output", output)
-    printing.add_argument("--stderr", action="store_true", help="its standard error instead")
+    # Not `stderr`: an option of that name is where Django's own commands write to.
+    printing.add_argument(
+        "--stderr", dest="is_error", action="store_true", help="its standard error instead"
+    )
 
 
 def submit(console: Console, options: Namespace) -> int:
@@ -126,7 +129,7 @@ def events(console: Console, options: Namespace) -> int:
 def output(console: Console, options: Namespace) -> int:
     """Print the job's output as it stands now."""
     job = jobs.load(options.id)
-    path = files.STDERR if options.stderr else files.STDOUT
+    path = files.STDERR if options.is_error else files.STDOUT
     cleaner = Cleaner()
     bar = console.bar()
     done = 0
