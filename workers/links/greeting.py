@@ -99,13 +99,13 @@ def _refused(
         raise errors.CannotConnect(answer.code, answer.message, transient=answer.transient)
     if answer.code == "stale_epoch":
         # A restored database: this worker still holds the row, so its word counts.
+        started_at = clock.now()
         epoch = db(
             link.cluster_id,
             lambda: records.raise_epoch(link.cluster_id, answer.epoch, answer.generation),
         )
         if epoch is not None:
-            now = clock.now()
-            link.lease.confirm(now, now, epoch)
+            link.lease.confirm(started_at, clock.now(), epoch)
             raise MustReconnect(answer.message, is_forced=False)
         raise errors.CannotConnect("stale_epoch", answer.message)
     if answer.code in ("retired", "version_mismatch"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -28,6 +28,9 @@ DB_LIMIT_S = 60.0
 STEADY_S = 10.0
 """A link that lasted so long was a good one: its loss is tried again at once."""
 NUDGE_S = 5.0
+UPKEEP = "upkeep"
+CLOSE_LIMIT_S = 8.0
+"""A link that can't be let go in this time is left to the end of its lease."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Callbacks(greeting.Records, Protocol):
     ) -> int: ...
     def polled(self, cluster_id: int, epoch: int, polled: messages.Polled) -> None: ...
     def sweep(self, link: HeldLink) -> None: ...
+    def upkeep(self) -> None: ...
     def changed(self) -> None: ...
 
 
@@ -83,7 +87,7 @@ class Pace:
     retry_max_s: float = 300.0
     writers: int = 4
     connectors: int = 8
-    sweepers: int = 4
+    sweepers: int = 8
 
 
 class Keeper:
@@ -97,6 +101,7 @@ class Keeper:
         self._failures: dict[int, int] = {}
         self._released_at = 0.0
         self._nudged_at = 0.0
+        self._kept_up_at = 0.0
         self._has_beaten = threading.Event()
         self._is_draining = threading.Event()
         self._is_stopped = threading.Event()
@@ -126,8 +131,9 @@ class Keeper:
             return
         self._is_draining.set()
         drops = [self._drop(link, "The worker stops.", 0.0) for link in self._links()]
-        for drop in drops:
-            self._quietly(lambda drop=drop: drop.result(timeout=10.0))  # type: ignore[misc]
+        left = wait(drops, timeout=CLOSE_LIMIT_S).not_done
+        if left:
+            logger.warning("keeper.links_left", extra={"count": len(left)})
         self._is_stopped.set()
         self._is_woken.set()
         for thread in self._threads:
@@ -163,17 +169,18 @@ class Keeper:
         with self._lock:
             is_held = cluster_id in self._held
         if not is_held and not self.is_draining:
-            epoch = self._callbacks.take(cluster_id)
-            if epoch is not None:
-                self._adopt(cluster_id, epoch)
+            self._take(cluster_id)
         self.wake()
 
-    def _adopt(self, cluster_id: int, epoch: int) -> None:
-        """Hold a lease that was just taken for this process, and connect."""
-        now = clock.now()
+    def _take(self, cluster_id: int) -> None:
+        """Take a lease for this process if it is free, and connect."""
+        started_at = clock.now()
+        epoch = self._callbacks.take(cluster_id)
+        if epoch is None:
+            return
         link = HeldLink(
             cluster_id,
-            lease.Lease(epoch, now, self._pace.mute_s),
+            lease.Lease(epoch, started_at, self._pace.mute_s),
             post=lambda run: self._writers.post(cluster_id, run),
             commit=self._commit,
             on_polled=self._polled,
@@ -252,6 +259,9 @@ class Keeper:
             self._balance(now)
 
     def _sweep_due(self, now: float) -> None:
+        if now - self._kept_up_at >= self._pace.sweep_s and self._sweepers.is_idle(UPKEEP):
+            self._kept_up_at = now
+            self._sweepers.post(UPKEEP, lambda: self._quietly(self._callbacks.upkeep))
         for link in self._links():
             if not link.is_mute and now - link.swept_at >= self._pace.sweep_s:
                 self._sweep_soon(link)
@@ -280,9 +290,8 @@ class Keeper:
         for cluster_id in self._callbacks.candidates(wanted) if wanted else ():
             with self._lock:
                 is_held = cluster_id in self._held
-            epoch = None if is_held else self._callbacks.take(cluster_id)
-            if epoch is not None:
-                self._adopt(cluster_id, epoch)
+            if not is_held:
+                self._take(cluster_id)
 
     # Connecting ---------------------------------------------------------------------------------
 
@@ -294,9 +303,8 @@ class Keeper:
             self._connectors.post(link.cluster_id, lambda: self._greet_again(link))
 
     def _connect(self, link: HeldLink) -> None:
-        if link.state is State.CLOSING:
+        if not link.become(State.CONNECTING):
             return
-        link.state = State.CONNECTING
         try:
             self._open(link, is_forced=False)
             try:
@@ -334,10 +342,9 @@ class Keeper:
 
     def _greet(self, link: HeldLink) -> None:
         greeting.greet(link, self._callbacks, self._db, self._pace.request_deadline_s)
-        if link.state is State.CLOSING:
-            return
         link.came_up_at = clock.now()
-        link.state = State.UP
+        if not link.become(State.UP):
+            return
         if not link.is_connected:
             raise errors.LinkClosed("The link ended right after the greeting.")
         self._callbacks.changed()
@@ -363,10 +370,8 @@ class Keeper:
             self._reconnect(link, reason)
 
     def _reconnect(self, link: HeldLink, reason: str, is_asked: bool = False) -> None:
-        with self._lock:
-            if link.state is not State.UP:
-                return
-            link.state = State.CONNECTING
+        if not link.become(State.CONNECTING, only_from=State.UP):
+            return
         self._callbacks.changed()
         was_steady = clock.now() - link.came_up_at >= STEADY_S
 
@@ -404,7 +409,7 @@ class Keeper:
                 "retry_in_s": retry_in_s,
             },
         )
-        link.state = State.CLOSING
+        link.become(State.CLOSING)
         link.close(str(problem))
         cluster_id, epoch = link.cluster_id, link.epoch
         self._quietly(
@@ -419,7 +424,7 @@ class Keeper:
 
     def _drop(self, link: HeldLink, reason: str, drain_s: float) -> Future[None]:
         """Close a link in order: no new requests, those asked are answered, lease released."""
-        link.state = State.CLOSING
+        link.become(State.CLOSING)
         self._callbacks.changed()
 
         def run() -> None:
@@ -460,10 +465,7 @@ class Keeper:
         return self._callbacks.receive(link.cluster_id, link.epoch, events[0].outbox_id, events)
 
     def _polled(self, link: HeldLink, polled: messages.Polled) -> None:
-        self._writers.post(
-            link.cluster_id,
-            lambda: self._callbacks.polled(link.cluster_id, link.epoch, polled),
-        )
+        self._quietly(lambda: self._callbacks.polled(link.cluster_id, link.epoch, polled))
 
     def _sweep_soon(self, link: HeldLink) -> None:
         link.swept_at = clock.now()

@@ -46,7 +46,7 @@ class HeldLink:
     ) -> None:
         self.cluster_id = cluster_id
         self.lease = its_lease
-        self.state = State.CONNECTING
+        self._state = State.CONNECTING
         self.came_up_at = 0.0
         self.swept_at = 0.0
         self._post = post
@@ -59,6 +59,20 @@ class HeldLink:
         self._is_flushing = False
         self._failures = 0
         self._retry_at = 0.0
+        self._polled_waits = False
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def become(self, state: State, *, only_from: State | None = None) -> bool:
+        """Move on; False if it was closing already, or not where `only_from` says."""
+        with self._lock:
+            is_elsewhere = only_from is not None and self._state is not only_from
+            if self._state is State.CLOSING or is_elsewhere:
+                return False
+            self._state = state
+            return True
 
     # What operations use ------------------------------------------------------------------------
 
@@ -130,11 +144,16 @@ class HeldLink:
     def on_notice(self, message: Any) -> None:
         if isinstance(message, messages.Event):
             self._take_event(message)
-        elif isinstance(message, messages.Polled):
-            self._on_polled(self, message)
+        elif isinstance(message, messages.Polled) and not self._polled_waits:
+            self._polled_waits = True  # one note at a time is enough, also in an outage
+            self._post(lambda: self._note_polled(message))
 
     def on_closed(self, reason: str) -> None:
         self._on_lost(self, reason)
+
+    def _note_polled(self, message: messages.Polled) -> None:
+        self._polled_waits = False
+        self._on_polled(self, message)
 
     # Events -------------------------------------------------------------------------------------
 

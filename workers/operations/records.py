@@ -142,3 +142,6 @@ class Records:
 
     def sweep(self, link: HeldLink) -> None:
         sweep.sweep(link)
+
+    def upkeep(self) -> None:
+        sweep.keep_up()

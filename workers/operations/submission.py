@@ -51,6 +51,7 @@ class InFlight:
         self._lock = threading.Lock()
         self._ids: set[int] = set()
         self._draining: set[int] = set()
+        self._asked_again: set[int] = set()
 
     def enter(self, job_id: int) -> bool:
         with self._lock:
@@ -65,16 +66,23 @@ class InFlight:
 
     @contextmanager
     def draining(self, cluster_id: int) -> Iterator[bool]:
-        """True inside if nobody else drains the cluster."""
+        """True inside if nobody else drains the cluster; else the one who does goes on."""
         with self._lock:
             is_first = cluster_id not in self._draining
-            self._draining.add(cluster_id)
+            (self._draining if is_first else self._asked_again).add(cluster_id)
         try:
             yield is_first
         finally:
             if is_first:
                 with self._lock:
                     self._draining.discard(cluster_id)
+
+    def was_asked_again(self, cluster_id: int) -> bool:
+        """Whether someone else wanted to drain the cluster since this was last asked."""
+        with self._lock:
+            was_asked = cluster_id in self._asked_again
+            self._asked_again.discard(cluster_id)
+            return was_asked
 
 
 in_flight = InFlight()
@@ -109,7 +117,7 @@ def _drain(link: HeldLink, ends_at: float) -> int:
         due = queries.due_pending(link.cluster_id, BATCH)
         done = _pipeline(link, due, jobs.claim, ends_at)
         count += done
-        if not done:
+        if not done and not in_flight.was_asked_again(link.cluster_id):
             break
     return count
 

@@ -27,10 +27,8 @@ def sweep(link: HeldLink) -> None:
     parts: tuple[tuple[str, Callable[[], object]], ...] = (
         ("cancelling", lambda: _each(link, queries.stale_cancelling, cancellation.cancel_over)),
         ("submitting", lambda: submission.ask_again(link)),
-        ("placing", jobs.place_waiting),
         ("pending", lambda: submission.drain(link, conf.get().sweep_interval_s)),
         ("deleting", lambda: _each(link, queries.stale_deleting, deletion.delete_over)),
-        ("workers", link_services.forget_silent_workers),
     )
     for name, run in parts:
         if link.is_mute:
@@ -39,6 +37,12 @@ def sweep(link: HeldLink) -> None:
             run()
         except Exception:
             logger.exception("sweep.part_failed", extra={"cluster_id": cluster_id, "part": name})
+
+
+def keep_up() -> None:
+    """What belongs to no cluster; a second worker that does it too changes nothing."""
+    jobs.place_waiting()
+    link_services.forget_silent_workers()
 
 
 def _each(
