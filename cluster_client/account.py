@@ -16,10 +16,10 @@ def check_user(allow_root: bool) -> None:
         )
 
 
-def make_directory(path: str) -> None:
-    """Make `path` and its parents, private; SettingsError if it can't be used."""
+def make_directory(path: str, mode: int = 0o700) -> None:
+    """Make `path` and its parents, private unless told; SettingsError if it can't be used."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.makedirs(path, mode=mode, exist_ok=True)
         is_usable = os.access(path, os.R_OK | os.W_OK | os.X_OK)
     except OSError as error:
         raise errors.SettingsError(f"{path} can't be made: {error.strerror}.") from None

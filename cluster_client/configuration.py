@@ -353,6 +353,12 @@ def read_document(raw: object, key: str) -> StartDocument:
     return document
 
 
+def is_set(settings: Settings, name: str) -> bool:
+    """Whether the setting differs from its default."""
+    definition = next(one for one in DEFINITIONS if one.name == name)
+    return bool(getattr(settings, definition.attribute) != definition.default)
+
+
 def table() -> str:
     """The settings as the Markdown table of the README."""
     rows = ["| setting | default | unit | meaning |", "|---|---|---|---|"]

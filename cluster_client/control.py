@@ -115,6 +115,9 @@ def _page(document: dict[str, Any]) -> str:
         lines.append(f"  version {daemon['version']} ({daemon['build_hash']}), {daemon['mode']}")
         link = "connected" if daemon["link"]["connected"] else "not connected"
         lines.append(f"  server {link}, epoch {daemon['link']['epoch']}")
-        for name, value in daemon["engine"].items():
-            lines.append(f"  {name}: {value}")
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(daemon["started_at"]))
+        lines.append(f"  started {started}, generation {daemon['generation']}")
+        for name in ("scheduler", "jobs", "unacknowledged_events", "commands"):
+            if name in daemon["engine"]:
+                lines.append(f"  {name.replace('_', ' ')}: {daemon['engine'][name]}")
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import account, build, errors, logs, registry, socket_directory
+from . import account, build, configuration, errors, logs, registry, socket_directory
 from .configuration import Settings
 from .engine import Engine, Identity
 from .fence import Fence
@@ -50,8 +50,10 @@ class Daemon:
         """Everything up to answering; raises ClientError or OSError with nothing left behind."""
         settings = self._settings
         account.check_user(settings.allow_root)
-        for path in (settings.state_directory, settings.job_working_directory):
-            account.make_directory(path)
+        # For what jobs and commands get to see; every file of our own has an explicit mode.
+        os.umask(settings.umask)
+        account.make_directory(settings.state_directory)
+        account.make_directory(settings.job_working_directory, 0o777 & ~settings.umask)
         key = f"{settings.instance_id}.{settings.cluster_id}"
         logs.configure(
             settings.log_directory,
@@ -60,7 +62,6 @@ class Daemon:
             settings.log_files,
             settings.log_level,
         )
-        os.umask(0o077)
         self._registration = Registration(Filesystem(), settings)
         self._engine = Engine(
             settings,
@@ -94,6 +95,8 @@ class Daemon:
             extra={"pid": entry.pid, "generation": entry.generation, "socket": entry.socket},
         )
         self._registration.write_pid_file()
+        if configuration.is_set(self._settings, "HPC_WEBSOCKET_SERVER"):
+            logger.warning("setting_reserved", extra={"setting": "HPC_WEBSOCKET_SERVER"})
 
     @property
     def entry(self) -> registry.Entry:
@@ -144,7 +147,7 @@ class Daemon:
         """Drain, withdraw and say why."""
         logger.info("daemon_ends", extra={"why": self._cause})
         self._server.stop()
-        self._hub.stop(DRAIN_LIMIT_S)
+        self._hub.stop(DRAIN_LIMIT_S)  # requests that are being carried out are answered
         self._engine.stop()
         self._registration.note_death(
             f"pid {self.entry.pid}, generation {self.entry.generation}: {self._cause}"

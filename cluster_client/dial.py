@@ -20,7 +20,7 @@ import stat
 import threading
 from typing import Any, NamedTuple, Optional
 
-from . import host, registry, sources
+from . import errors, host, registry, sources
 
 MARKER = "HPC-BRIDGE 1 "
 BUFFER_BYTES = 1 << 18
@@ -42,8 +42,10 @@ class Answer(NamedTuple):
 def main(key: str, versions: tuple[int, ...] = ()) -> int:
     """Bridge stdio to the daemon of `key`; `versions` are those the caller speaks, if it says."""
     sources.parse_key(key)
-    state_directory = os.path.join(sources.state_root(sources.client_path()), key)
-    answer = find(state_directory, versions)
+    try:
+        answer = find(os.path.join(sources.state_root(sources.client_path()), key), versions)
+    except errors.SettingsError as error:  # `start` will refuse with the same sentence
+        answer = Answer("none", host.host_name(), str(error))
     marker(
         status=answer.status,
         host=answer.host,

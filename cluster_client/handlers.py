@@ -36,6 +36,7 @@ REQUESTS_LIMIT = 64
 REPLIES_LIMIT = 256
 EVENT_WAIT_S = 1.0
 OTHER_THREADS = 4
+FAREWELL_LIMIT_S = 2.0
 SUBMITS_WAITING = 256
 
 PROTOCOL_ERROR = 1002
@@ -110,9 +111,12 @@ class Hub:
         with self._lock:
             self._is_stopped = True
             links = list(self._links)
-        drained = self._submits.stop(limit_s)
-        drained = self._others.stop(limit_s) and drained
-        if not drained:
+        deadline = time.monotonic() + limit_s
+        drained = [
+            pool.stop(max(0.0, deadline - time.monotonic()))
+            for pool in (self._submits, self._others)
+        ]
+        if not all(drained):
             logger.warning("requests_left_behind")
         for link in links:
             link.say_goodbye()
@@ -129,6 +133,7 @@ class ControlLink:
         self._changed = threading.Condition()
         self._is_closed = False
         self._queued = 0
+        self._is_written = True
         self._pending = 0
         self._outbox_id = ""
         self._flow = Flow()
@@ -162,7 +167,9 @@ class ControlLink:
         self._socket.drop()
 
     def say_goodbye(self) -> None:
-        """End the link because the daemon ends."""
+        """End the link because the daemon ends, after what it has still to say."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._is_written, FAREWELL_LIMIT_S)
         self._close(GOING_AWAY, "the daemon ends")
         self.drop()
 
@@ -232,7 +239,12 @@ class ControlLink:
             error = messages.Error("deadline", "The request waited for too long.", transient=True)
             self._finish(request, error)
             return
-        self._finish(request, self._engine.handle(request.message))
+        try:
+            answer = self._engine.handle(request.message)
+        except Exception:
+            logger.exception("request_failed")
+            answer = messages.Error("internal", "The client failed; its log says why.", True)
+        self._finish(request, answer)
 
     # Greeting -----------------------------------------------------------------------------------
 
@@ -284,17 +296,19 @@ class ControlLink:
 
     def _has_output(self) -> None:
         self._queued += 1
+        self._is_written = False
         self._changed.notify_all()
 
     def _write(self) -> None:
         while True:
             with self._changed:
+                self._is_written = not self._queued
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._is_closed or self._queued)
                 if self._is_closed:
                     return
                 texts = self._session.texts_to_send()
                 self._queued = 0
-                self._changed.notify_all()
             try:
                 for text in texts:
                     self._socket.send(text)

@@ -394,3 +394,10 @@ def test_dial_starts_fast_and_needs_no_package(installation: Installation) -> No
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "cluster_client.dial" in imported
     assert not imported & {"websockets", "argparse", "dataclasses", "subprocess", "logging"}
+
+
+def test_a_site_file_that_is_not_trusted_is_told_by_dial_too(installation: Installation) -> None:
+    (installation.path / "settings" / "settings.py").chmod(0o666)
+    found = installation.dial()
+    assert found["status"] == "none"
+    assert "chmod go-w" in found["detail"]
