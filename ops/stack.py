@@ -25,7 +25,12 @@ PORT_ATTEMPTS = 3
 GRACE = ("--timeout-graceful-shutdown", "5")
 # Of a generated name, so that there is room for names below it in a socket's path.
 TEMPORARY_PATH_LIMIT = 60
-NOT_INSTALLED = shutil.ignore_patterns("__pycache__", "venv", "state", "log", "jobs")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "venv", "state", "log", "jobs", "settings.py")
+CLIENT_SETTINGS = """\
+# The settings of this installation of the cluster client; what can be set is described in
+# {original}
+HPC_DAEMON_PID_FILE = {pid_file!r}
+"""
 
 
 def say(sentence: str) -> None:
@@ -254,10 +259,14 @@ class Stack:
             child.collect()
 
     def _install_client(self) -> None:
-        """Install the cluster client as one does by hand: a copy of its directory."""
-        shutil.copytree(
-            CHECKOUT / "cluster_client", self.client_path, ignore=NOT_INSTALLED, dirs_exist_ok=True
-        )
+        """Install the cluster client as one does by hand: its directory, and settings if none."""
+        original = CHECKOUT / "cluster_client"
+        shutil.copytree(original, self.client_path, ignore=NOT_COPIED, dirs_exist_ok=True)
+        path = Path("settings", "settings.py")
+        if not (self.client_path / path).exists():
+            pid_file = str(self.state / "daemon.pid")
+            with open(self.client_path / path, "w", opener=services.private_file) as file:
+                file.write(CLIENT_SETTINGS.format(original=original / path, pid_file=pid_file))
 
     def _environment(self) -> dict[str, str]:
         name, _, value = self.mark.partition("=")
