@@ -91,7 +91,7 @@ class BatchSystem:
         except OSError as error:
             raise errors.CommandFailed(f"{path} can't be read: {error}.") from error
         lines = (data or b"").decode("utf-8", "replace").splitlines()
-        return lines[0] if lines else ""
+        return self.scheduler.claimed_id(lines[0].rstrip()) if lines else ""
 
     def cancel(self, job: JobRef, is_forced: bool = False) -> Cancellation:
         self._fence.check()

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import Any, Optional, Protocol, Union
 
-from cluster_client import environment, errors, faults, schedulers
+from cluster_client import environment, errors, faults, schedulers, sources
 from cluster_client.batch_system import BatchSystem
 from cluster_client.environment import LoginEnvironment
 from cluster_client.fence import Fence
@@ -283,16 +283,11 @@ class Engine:
 
 
 def _own_program() -> tuple[str, ...]:
-    """How our own `local` command is run: the fastest start of this very installation.
+    """How this very installation is run, without site-packages and PYTHON* variables.
 
-    -S: no site-packages, -E: no PYTHON* variables; neither is needed by local_jobs.
+    client.py dispatches `local` before it imports anything.
     """
-    parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    code = (
-        f"import sys; sys.path.insert(0, {parent!r}); from cluster_client import local_jobs;"
-        " sys.exit(local_jobs.main(sys.argv[2:]))"
-    )
-    return (sys.executable, "-S", "-E", "-c", code)
+    return (sys.executable, "-I", "-S", sources.program())
 
 
 __all__ = ["Engine", "EngineSettings", "Identity"]

@@ -59,9 +59,10 @@ class JobRequests:
         record = self._store.get(tag)
         if record is not None and not record.is_final:
             return messages.Error("not_ended", f"Job {tag} has not ended: cancel it first.", True)
-        claim = removal.claim_of(self._root, tag)
+        found = removal.claim_of(self._root, tag)
+        claim = self._batch.scheduler.claimed_id(found or "")
         path = os.path.join(self._root, tag)
-        if record is None and claim is not None:
+        if record is None and found is not None:
             # The store is new: only what names this tag, and runs no more, may go.
             if not claim:
                 raise errors.PathRefused(f"{path} is not known here and holds no claim.")

@@ -3,7 +3,7 @@
 Rules:
 - interval = max(the setting, 50 x the query's duration); the idle one when nothing runs.
 - A hint brings the next query forward. Per kind of hint BURST queries come at once; then one in
-  20 x the query's duration, at most COALESCE_S. So a slow scheduler is asked once in 2 s, a quick
+  10 x the query's duration, at most COALESCE_S. So a slow scheduler is asked once in 2 s, a quick
   one soon enough for jobs that follow each other.
 - When a query still shows a hinted job as before, the next ones follow after 0.1, 0.2, 0.4 and
   0.8 s; then the hint is forgotten, and the interval counts.
@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 COALESCE_S = 2.0
-BURST = 3
+BURST = 8
 FIRST_RETRY_S = 0.1
 RETRIES = 4
 FAILED_CAP_S = 300.0
 _LOAD_FACTOR = 50
-_HINT_LOAD_FACTOR = 20
+_HINT_LOAD_FACTOR = 10
 
 
 @dataclass

@@ -141,6 +141,7 @@ class Watcher:
             self._fence_at = now + _FENCE_INTERVAL_S
         jobs = self._open_jobs()
         if not jobs:
+            self._read_hints([], now)  # what came after the end was seen
             return
         self._resolve_due(jobs, now)
         self._cancel_due(jobs, now)
@@ -258,7 +259,7 @@ class Watcher:
 
     def _other_claim(self, ref: JobRef, seen: Sighting) -> str:
         """Who holds the claim, if it is not `ref`: that one is the job, ours a duplicate."""
-        if seen.state not in (schedulers.ENDED, schedulers.ABSENT):
+        if not seen.may_be_a_duplicate:
             return ""
         claim = self._batch.claim(ref.tag)
         return claim if claim != ref.scheduler_job_id else ""

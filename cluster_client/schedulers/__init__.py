@@ -74,6 +74,13 @@ class Sighting:
     words: str = ""
     ended_at: float = 0.0
 
+    @property
+    def may_be_a_duplicate(self) -> bool:
+        """True if the claim must be asked whether this id ever was the job."""
+        has_status = self.exit_code is not None or self.signal is not None
+        is_ended = self.state == ENDED and (self.exit_code == 121 or not has_status)
+        return is_ended or self.state == ABSENT
+
 
 def sighting_of_exit(status: int, ended_at: float, words: str) -> Sighting:
     """The end that a wrapper's exit status tells.
@@ -145,6 +152,10 @@ class Scheduler(Protocol):
 
     def retry_at(self, intent_at: float, limit_s: float) -> float:
         """When a submission that left no trace may be tried again."""
+        ...
+
+    def claimed_id(self, text: str) -> str:
+        """The scheduler job id in a claim's first line, "" if it is none: jobs write files too."""
         ...
 
     def submit(self, job: Submission) -> Command: ...

@@ -6,6 +6,7 @@ It understands no resources, and keeps no queue: a job runs from its submission 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Union
 
@@ -31,6 +32,7 @@ from cluster_client.schedulers import (
 REFUSED_STATUS = 3
 """`local submit` ends so when it is certain that nothing was started."""
 
+_ID = re.compile(r"local:\d+\.\d+\.[0-9a-f-]{36}")
 _WORDS_LIMIT = 500
 _VANISHED = "the process vanished without an exit record (reboot, or killed with its wrapper)"
 _STATES = {"running": RUNNING, "ended": ENDED, "gone": ENDED, "refused": ENDED, "unknown": UNKNOWN}
@@ -66,6 +68,9 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
         # was about to start meets the other one's claim, and ends with 121.
         return intent_at + 1.0
 
+    def claimed_id(self, text: str) -> str:
+        return text if _ID.fullmatch(text) else ""
+
     def submit(self, job: Submission) -> Command:
         document = {
             "tag": job.tag,
@@ -77,7 +82,7 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
 
     def parse_submit(self, output: Output) -> Union[Accepted, Refusal, Unclear]:
         words = output.stdout.split()
-        if output.returncode == 0 and len(words) == 1 and words[0].startswith("local:"):
+        if output.returncode == 0 and len(words) == 1 and _ID.fullmatch(words[0]):
             return Accepted(words[0])
         message = output.stderr.strip() or f"local submit ended with {output.returncode}"
         if output.returncode == REFUSED_STATUS:

@@ -222,6 +222,15 @@ def test_a_job_that_spoils_its_exit_record_is_blocked_alone(start_engine):
     assert "ended" not in kinds(engine, TAG)
 
 
+@pytest.mark.parametrize("spoil", ["echo insurance >claim", "rm -f *", "rm -rf .[a-z]* *"])
+def test_a_job_that_spoils_our_files_is_still_told(start_engine, spoil):
+    engine = start_engine(poll_interval_s=0.5)
+    engine.submit(TAG, f"{spoil}; sleep 0.3")
+    assert engine.wait(TAG)["outcome"] in ("completed", "failed")
+    assert kinds(engine, TAG).count("submitted") == 1
+    assert engine.engine.handle(messages.Delete(TAG)).is_complete
+
+
 def test_compare_tells_what_is_known_unknown_and_extra(start_engine):
     engine = start_engine()
     engine.submit(TAG, "exit 7")

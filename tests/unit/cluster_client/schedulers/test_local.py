@@ -9,7 +9,7 @@ from cluster_client.protocol import messages
 from cluster_client.schedulers import Accepted, JobRef, Output, Refusal, Sighting, Unclear
 
 TAG = "j" + "a" * 14
-ID = "local:12.345.aa-bb"
+ID = "local:12.345.c5f8d1c2-c9ef-450e-b2a4-84571828fdbb"
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_the_environment_goes_by_stdin_and_never_by_argv(local):
     [
         (Output(0, f"{ID}\n", ""), Accepted(ID)),
         (Output(3, "", "no fork"), Refusal("unavailable", "no fork", transient=True)),
+        (Output(0, "local:1\n", "odd"), Unclear("odd")),
         (Output(0, "", ""), Unclear("local submit ended with 0")),
         (Output(0, f"{ID}\nmore\n", "x"), Unclear("x")),
         (Output(-9, "", ""), Unclear("local submit ended with -9")),
@@ -101,6 +102,12 @@ def test_a_text_that_can_not_be_trusted_says_nothing_about_any_job(local, argume
 def test_a_spoilt_record_leaves_its_own_job_unknown_and_the_others_known(local, record):
     seen = queue_of(local, f"a ended {record}", "b running {}")
     assert (seen["a"].state, seen["b"].state) == ("unknown", "running")
+
+
+@pytest.mark.parametrize("text", ["", "insurance", "local:1.2.", "local:x.2." + "a" * 36, ID + "x"])
+def test_a_file_called_claim_that_is_not_ours_claims_nothing(local, text):
+    assert local.claimed_id(text) == ""
+    assert local.claimed_id(ID) == ID
 
 
 def test_find_gives_every_match_once(local):
