@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -69,3 +70,26 @@ def _chooser_problems() -> list[checks.CheckMessage]:
     if not callable(chooser):
         return [checks.Error(f"HPC_CLUSTER_CHOOSER is {path!r}: no function.", id="hpc.E003")]
     return []
+
+
+@checks.register()
+def check_sqlite(app_configs: Sequence[Any] | None, **_: Any) -> list[checks.CheckMessage]:
+    """hpc.W003: SQLite whose transactions fail when another began to write in between."""
+    return [
+        checks.Warning(
+            f"The database {alias!r} is SQLite: set 'transaction_mode': 'IMMEDIATE' in its"
+            " OPTIONS, so that writers wait for each other.",
+            id="hpc.W003",
+        )
+        for alias in hasty_databases(settings.DATABASES)
+    ]
+
+
+def hasty_databases(databases: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the SQLite databases that don't begin their transactions with the write lock."""
+    return [
+        alias
+        for alias, database in databases.items()
+        if database["ENGINE"].endswith("sqlite3")
+        and database.get("OPTIONS", {}).get("transaction_mode") != "IMMEDIATE"
+    ]

@@ -66,7 +66,7 @@ def submit(job: HpcJob, parameters: Any, *, source: str = "user") -> JobStatus:
         if cluster_id is not None:
             publish.submit_job(cluster_id, job.pk)
     job.refresh_from_db()
-    return job.status
+    return JobStatus.PENDING  # as it was accepted; a worker may have it already
 
 
 def submit_many(pairs: Iterable[tuple[HpcJob, Any]], *, source: str = "user") -> list[JobStatus]:
@@ -82,7 +82,7 @@ def submit_many(pairs: Iterable[tuple[HpcJob, Any]], *, source: str = "user") ->
                 publish.drain_cluster(cluster_id)
     for job in jobs:
         job.refresh_from_db()
-    return [job.status for job in jobs]
+    return [JobStatus.PENDING] * len(jobs)
 
 
 def cancel(job: HpcJob, *, source: str = "user") -> JobStatus:
@@ -93,7 +93,7 @@ def cancel(job: HpcJob, *, source: str = "user") -> JobStatus:
         if outcome.status is JobStatus.CANCELLING:
             publish.cancel_job(_cluster_id(job), job.pk)
     job.refresh_from_db()
-    return job.status
+    return outcome.status
 
 
 def delete(job: HpcJob, *, source: str = "user") -> JobStatus:
@@ -105,11 +105,11 @@ def delete(job: HpcJob, *, source: str = "user") -> JobStatus:
             pk=job.pk
         )
         if cluster_id is None or not attempt:
-            apply(job.pk, Event.CONFIRM_DELETE, source=source)  # it never reached a cluster
+            outcome = apply(job.pk, Event.CONFIRM_DELETE, source=source)  # it never got there
         else:
             publish.delete_job(cluster_id, job.pk)
     job.refresh_from_db()
-    return job.status
+    return outcome.status
 
 
 def look_again(job: HpcJob) -> None:

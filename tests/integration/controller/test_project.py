@@ -6,6 +6,8 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
+from controller import checks
+
 
 def test_models_and_migrations_agree(db: None) -> None:
     call_command("makemigrations", check=True, dry_run=True, stdout=io.StringIO())
@@ -25,3 +27,14 @@ def test_servers_load_it(server: str) -> None:
 def test_the_first_page_leads_to_the_admin(client: Client) -> None:
     response = client.get("/")
     assert (response.status_code, response.headers["Location"]) == (302, "/admin/")
+
+
+def test_a_sqlite_that_does_not_wait_is_warned_of() -> None:
+    engine = "django.db.backends.sqlite3"
+    databases = {
+        "default": {"ENGINE": engine},
+        "other": {"ENGINE": engine, "OPTIONS": {"transaction_mode": "IMMEDIATE"}},
+        "third": {"ENGINE": "django.db.backends.postgresql"},
+    }
+    assert checks.hasty_databases(databases) == ["default"]
+    assert checks.check_sqlite(None) == []

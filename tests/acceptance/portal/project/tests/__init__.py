@@ -1,0 +1,1 @@
+"""The portal's own tests: the gateway must not claim this name."""
