@@ -23,5 +23,5 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def installation(client_python: Path, short_directory: Path) -> Iterator[Installation]:  # noqa: F811
     """A client of its own, in a directory of another name than the package's."""
-    with Installation.copy(client_python, short_directory / "cluster_client") as one:
+    with Installation.copy(client_python, short_directory / "a client") as one:
         yield one
