@@ -33,9 +33,9 @@ LIMIT_S = 40.0
 NOT_INSTALLED = shutil.ignore_patterns("__pycache__", "state", "jobs", "log", "venv")
 
 QUICK = {
-    "HPC_LEASE_TTL_S": "4",
-    "HPC_LEASE_RENEW_S": "1",
-    "HPC_LEASE_MUTE_S": "2.5",
+    "HPC_LEASE_TTL_S": "3",
+    "HPC_LEASE_RENEW_S": "0.8",
+    "HPC_LEASE_MUTE_S": "2.1",
     "HPC_KEEPER_INTERVAL_S": "0.3",
     "HPC_SWEEP_INTERVAL_S": "1",
     "HPC_RELEASE_INTERVAL_S": "0.5",
@@ -127,9 +127,21 @@ class Stack:
 
     def start_with_fault(self, point: str) -> tuple[processes.Child, Path]:
         """A worker that kills (or with `/stop` freezes) itself there, once; and its marker."""
-        marker = self.directory / f"fault-{point.replace('/', '-')}"
-        extra = {"HPC_ALLOW_FAULT_POINTS": "1", "HPC_FAULT_POINT": f"{point}:{marker}"}
-        return self.start_worker(extra), marker
+        marker = self.marker_of(point)
+        return self.start_worker(self.armed(point)), marker
+
+    def armed(self, *points: str) -> dict[str, str]:
+        """The environment of a process that dies at the first of `points` that nobody died at."""
+        value = ",".join(f"{point}:{self.marker_of(point)}" for point in points)
+        return {"HPC_ALLOW_FAULT_POINTS": "1", "HPC_FAULT_POINT": value}
+
+    def marker_of(self, point: str) -> Path:
+        """What the process that dies at `point` leaves behind."""
+        return self.directory / f"fault-{point.replace('/', '-')}"
+
+    def dead_workers(self) -> int:
+        """How many of the workers that were started have ended."""
+        return sum(child.has_ended for child in self.workers)
 
     def log_of(self, number: int) -> Path:
         return self.directory / f"worker{number}.log"
@@ -204,9 +216,18 @@ class Stack:
         self.wait(is_there, f"{job} to be {[status.name for status in wanted]}", limit_s)
         return job
 
+    def is_over(self, job: HpcJob) -> bool:
+        """Whether the job has ended."""
+        job.refresh_from_db()
+        return job.is_final
+
     def runs(self) -> list[str]:
         """The ledger: one line for each time that a script really ran."""
         return self.ledger.read_text().splitlines() if self.ledger.exists() else []
+
+    def runs_of(self, job: HpcJob) -> list[str]:
+        """The ledger's lines of one job."""
+        return [line for line in self.runs() if line.endswith("/" + job.tag)]
 
     def holders(self) -> list[str]:
         """Who holds a link now."""

@@ -45,40 +45,34 @@ def test_an_attached_daemon_lives_with_its_link(stack: Stack) -> None:
 
 
 def test_a_restored_database_goes_beyond_what_the_client_has_seen(stack: Stack) -> None:
-    worker = stack.start_worker()
     cluster = stack.add_cluster()
-    stack.wait_up(cluster)
-    for _ in range(3):
-        stack.stop_worker(worker)
-        worker = stack.start_worker()
-        stack.wait_up(cluster)
-    seen = stack.link(cluster).epoch
+    ClusterLink.objects.filter(pk=cluster.pk).update(epoch=50, generation=50)
+    worker = stack.start_worker()
+    seen = stack.wait_up(cluster)
     stack.stop_worker(worker)
-    ClusterLink.objects.filter(pk=cluster.pk).update(epoch=0)
+    ClusterLink.objects.filter(pk=cluster.pk).update(epoch=0, generation=0)
     stack.start_worker()
     stack.wait_up(cluster)
-    assert stack.link(cluster).epoch > seen
+    restored = stack.link(cluster)
+    assert restored.epoch > seen.epoch
+    assert restored.generation == seen.generation
+    stack.kill_daemon(cluster)
+    stack.wait(lambda: stack.link(cluster).generation > seen.generation, "a newer generation")
+    stack.wait_up(cluster)
     assert stack.wait_status(stack.submit(cluster)).status is JobStatus.COMPLETED
 
 
 def test_a_restored_generation_is_raised_before_a_daemon_is_started(stack: Stack) -> None:
-    worker = stack.start_worker()
     cluster = stack.add_cluster()
-    stack.wait_up(cluster)
-    for _ in range(2):
-        before = stack.link(cluster).generation
-        stack.kill_daemon(cluster)
-        stack.wait(
-            lambda before=before: stack.link(cluster).generation > before, "a new generation"
-        )
-        stack.wait_up(cluster)
+    ClusterLink.objects.filter(pk=cluster.pk).update(generation=50)
+    worker = stack.start_worker()
+    seen = stack.wait_up(cluster)
     stack.stop_worker(worker)
-    seen = stack.link(cluster).generation
     stack.kill_daemon(cluster)
     ClusterLink.objects.filter(pk=cluster.pk).update(epoch=0, generation=0)
     stack.start_worker()
     stack.wait_up(cluster)
-    assert stack.link(cluster).generation > seen
+    assert stack.link(cluster).generation > seen.generation
 
 
 def test_a_copied_database_is_blocked(stack: Stack) -> None:
