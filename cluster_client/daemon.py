@@ -35,7 +35,8 @@ class Daemon:
 
     def __init__(self, settings: Settings, directory: SocketDirectory) -> None:
         self._settings = settings
-        self._directory = directory
+        self._directories = [directory]
+        """The last one holds the socket; the first one's lock keeps other starts away."""
         self._listener = ("", 0)
         self._wake_reader, self._wake_writer = os.pipe()
         for end in (self._wake_reader, self._wake_writer):
@@ -78,7 +79,7 @@ class Daemon:
 
     def listen(self) -> None:
         """Open the socket and tell the world."""
-        listener, path, inode = socket_directory.listen(self._directory)
+        listener, path, inode = socket_directory.listen(self._directories[-1])
         self._server.listen(listener)
         self._listener = (path, inode)
         self._registration.publish(path)
@@ -157,7 +158,8 @@ class Daemon:
         except errors.NotStored as error:
             logger.warning("registry_kept", extra={"why": str(error)})
         logger.info("daemon_ended")
-        self._directory.remove()
+        for directory in self._directories:
+            directory.remove()
 
     def _serve_attached(self, socket: Socket) -> None:
         try:
@@ -200,7 +202,7 @@ class Daemon:
         try:
             if not socket_directory.is_inode(path, inode):
                 logger.warning("socket_lost", extra={"path": path})
-                self._directory = socket_directory.fresh()
+                self._directories.append(socket_directory.fresh())
                 self.listen()
             elif not self._registration.is_published():
                 logger.warning("registry_lost", extra={"path": path})

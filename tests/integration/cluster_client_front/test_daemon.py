@@ -219,8 +219,11 @@ def test_a_lost_socket_and_a_lost_registry_are_restored(installation: Installati
     wait_until(lambda: (found := installation.entry()) and found.socket != entry.socket)
     assert installation.dial()["status"] == "connected"
     (installation.state_directory / "registry").unlink()
-    wait_until(installation.entry)
+    newer = wait_until(installation.entry)
     assert installation.dial()["status"] == "connected"
+    installation.stop()
+    for left in (entry, newer):
+        assert not Path(left.socket).parent.exists()
 
 
 def test_the_pid_file_informs(installation: Installation) -> None:
