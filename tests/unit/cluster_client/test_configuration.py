@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster_client import configuration, errors, sources
+from cluster_client import configuration, definitions, errors, sources
 from cluster_client.configuration import Settings, StartDocument
 
 PATH = "/opt/client"
@@ -203,7 +203,7 @@ def test_the_packaged_file_sets_nothing_and_shows_every_default() -> None:
     shown = dict(re.findall(r"^# (HPC_\w+) = (.*)$", text, re.MULTILINE))
     values = {name: eval(value) for name, value in shown.items()}
     resolved = configuration.resolve("<client path>", document(), {}, {})
-    for definition in configuration.DEFINITIONS:
+    for definition in definitions.DEFINITIONS:
         if definition.name in ("HPC_ALLOW_FAULT_POINTS", "HPC_FAULT_POINT"):
             continue
         expected = (
@@ -216,4 +216,4 @@ def test_the_packaged_file_sets_nothing_and_shows_every_default() -> None:
 
 
 def test_the_readme_holds_the_table_of_settings() -> None:
-    assert configuration.table() in (PACKAGE / "README.md").read_text()
+    assert definitions.table() in (PACKAGE / "README.md").read_text()
