@@ -113,7 +113,7 @@ class Engine:
             self._batch,
             self._submitter,
             settings.job_working_directory,
-            on_cancel=self.nudge,
+            on_change=self.nudge,
         )
 
     def _make_scheduler(self) -> schedulers.Scheduler:

@@ -72,14 +72,19 @@ def _ended(record: JobRecord, sighting: Sighting, now: float) -> Change:
         reason=reason,
         scheduler_state=sighting.words,
     )
+    return Change(ended, (end_event(ended, sighting.ended_at or now),))
+
+
+def end_event(record: JobRecord, at: float) -> NewEvent:
+    """The event of the end that `record` tells."""
     data = {
-        "outcome": outcome,
-        "exit_code": sighting.exit_code,
-        "signal": sighting.signal,
-        "reason": reason,
-        "scheduler_state": sighting.words,
+        "outcome": record.outcome,
+        "exit_code": record.exit_code,
+        "signal": record.signal,
+        "reason": record.reason,
+        "scheduler_state": record.scheduler_state,
     }
-    return Change(ended, (NewEvent("ended", data, at=sighting.ended_at or now),))
+    return NewEvent("ended", data, at=at)
 
 
 def _missing(

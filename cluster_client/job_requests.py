@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Callable, Optional
 
 from cluster_client import errors, removal, schedulers, validation
 from cluster_client.batch_system import BatchSystem
 from cluster_client.job_records import ENDED, REJECTED, SUBMITTED, Change, JobRecord, NewEvent
-from cluster_client.job_store import JobStore
+from cluster_client.job_store import JobStore, Step
 from cluster_client.protocol import messages
 from cluster_client.submission import Submitter
 
+logger = logging.getLogger(__name__)
+
+_ADOPT_S = 20.0
+
 
 class JobRequests:
-    """Thread-safe; blocks. `on_cancel` is called once a cancel is stored."""
+    """Thread-safe; blocks. `on_change` is called when the watcher has something new to do."""
 
     def __init__(
         self,
@@ -24,13 +30,13 @@ class JobRequests:
         batch: BatchSystem,
         submitter: Submitter,
         job_working_directory: str,
-        on_cancel: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._store = store
         self._batch = batch
         self._submitter = submitter
         self._root = job_working_directory
-        self._on_cancel = on_cancel
+        self._on_change = on_change
 
     def answer(self, message: object) -> object:
         """Carry out one request; raises ClientError."""
@@ -51,7 +57,7 @@ class JobRequests:
         if self._store.get(tag) is None:
             found = message.scheduler_job_id or self._batch.look_up(tag, 0.0).scheduler_job_id
         self._store.update(tag, lambda record: _with_cancel(record, tag, found))
-        self._on_cancel()
+        self._on_change()
         return messages.Done()
 
     def _delete(self, message: messages.Delete) -> object:
@@ -78,6 +84,7 @@ class JobRequests:
 
     def _compare(self, message: messages.Compare) -> messages.Compared:
         asked = [validation.tag(tag) for tag in message.tags]
+        self._adopt(asked)
         known = [(tag, self._store.get(tag)) for tag in asked]
         open_tags = {tag for tag, record in self._store.jobs.items() if not record.is_final}
         return messages.Compared(
@@ -85,6 +92,41 @@ class JobRequests:
             unknown=tuple(tag for tag, record in known if record is None),
             extra=tuple(sorted(open_tags.difference(asked))),
         )
+
+    def _adopt(self, tags: Sequence[str]) -> None:
+        """Jobs that the store does not know (it was lost) but whose directory is there: watch them.
+
+        Nothing is submitted by that, so that nothing can run twice.
+        """
+        deadline = time.monotonic() + _ADOPT_S
+        unknown = [tag for tag in tags if self._store.get(tag) is None]
+        for tag in unknown:
+            if time.monotonic() > deadline:
+                logger.warning("jobs not looked up yet", extra={"count": len(unknown)})
+                return
+            if not os.path.isdir(os.path.join(self._root, tag)):
+                continue
+            try:
+                found = self._batch.claim(tag) or self._batch.look_up(tag, 0.0).scheduler_job_id
+            except errors.CommandFailed as error:
+                logger.warning("job not looked up", extra={"tag": tag, "cause": str(error)})
+                continue
+            if found:
+                logger.warning("job adopted", extra={"tag": tag, "id": found})
+                self._store.update(tag, _adopted(tag, found))
+        self._on_change()
+
+
+def _adopted(tag: str, scheduler_job_id: str) -> Step:
+    def step(record: Optional[JobRecord]) -> Optional[Change]:
+        if record is not None:
+            return None
+        adopted = JobRecord(
+            tag, state=SUBMITTED, scheduler_job_id=scheduler_job_id, submitted_at=time.time()
+        )
+        return Change(adopted, (NewEvent("submitted", {"scheduler_job_id": scheduler_job_id}),))
+
+    return step
 
 
 def _with_cancel(record: Optional[JobRecord], tag: str, found: str) -> Optional[Change]:

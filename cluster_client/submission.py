@@ -22,6 +22,7 @@ Rules:
 - Without a record (the store is new) a job whose attempt is above 1, or whose directory holds a
   claim, is looked up first.
 - What could not be stored is not submitted.
+- A tag whose job has another script is refused: a server with a restored database made it twice.
 - A cancel that was stored before the submit command runs wins.
 """
 
@@ -35,11 +36,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Callable, Optional, Union
 
-from cluster_client import errors, faults, schedulers, validation, wrapper
+from cluster_client import errors, evidence, faults, schedulers, validation, wrapper
 from cluster_client.batch_system import BatchSystem
 from cluster_client.environment import LoginEnvironment
 from cluster_client.job_directory import JobDirectories
 from cluster_client.job_records import (
+    ENDED,
     REJECTED,
     SUBMITTED,
     SUBMITTING,
@@ -155,12 +157,15 @@ class Submitter:
         record = self._store.get(message.tag)
         if record is None:
             return self._submit_unknown(message, script)
-        if record.scheduler_job_id:
-            return messages.Submitted(record.tag, record.scheduler_job_id)
         if record.state == REJECTED:
             if record.cancel_requested_at or message.attempt <= record.attempt:
                 return _rejection(record)
             return self._submit_new(message, script)
+        if record.script_sha256 not in ("", message.script_sha256):
+            return _reused(record)
+        if record.scheduler_job_id:
+            self._tell_again(record)
+            return messages.Submitted(record.tag, record.scheduler_job_id)
         resolved = self._resolve(record)
         return self._submit_new(message, script) if isinstance(resolved, _Retry) else resolved
 
@@ -174,6 +179,19 @@ class Submitter:
         except errors.CommandFailed as error:
             return _unresolved(message.tag, str(error))
         return self._submit_new(message, script)
+
+    def _tell_again(self, record: JobRecord) -> None:
+        """The server asks for a job whose end it has acknowledged: it forgot (a restored
+        database), and would wait for that event for ever."""
+        if record.state != ENDED or not record.acknowledged_at:
+            return
+
+        def step(newest: Optional[JobRecord]) -> Optional[Change]:
+            if newest is None or not newest.acknowledged_at:
+                return None
+            return Change(replace(newest, acknowledged_at=0.0), (evidence.end_event(newest, 0.0),))
+
+        self._store.update(record.tag, step)
 
     # Looking up -----------------------------------------------------------------------------
 
@@ -342,6 +360,11 @@ def _cancelled() -> schedulers.Refusal:
 
 def _rejection(record: JobRecord) -> messages.Rejected:
     return messages.Rejected(record.tag, record.reason, record.message, record.is_transient)
+
+
+def _reused(record: JobRecord) -> messages.Rejected:
+    text = f"Tag {record.tag} belongs to a job with another script: make a new job of this one."
+    return messages.Rejected(record.tag, "tag_reused", text, transient=False)
 
 
 def _not_stored(tag: str, error: errors.NotStored) -> messages.Rejected:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -85,9 +86,14 @@ class Site:
         return found
 
     def clean(self):
-        for pid in self.members():
-            os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not self.members(), what="the end of all jobs")
+        def is_clean():
+            members = self.members()
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not members
+
+        wait_until(is_clean, what="the end of all jobs")
 
 
 @pytest.fixture

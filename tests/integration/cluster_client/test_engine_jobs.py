@@ -251,9 +251,36 @@ def test_what_the_server_has_acknowledged_is_still_answered(start_engine):
     assert engine.engine.acknowledge(messages.Ack(outbox_id, engine.events[-1].seq))
     assert engine.engine.events_after(0) == []
     assert engine.submit(TAG, "exit 7", attempt=2) == first
+    assert [event.kind for event in engine.engine.events_after(0)] == ["ended"]
     assert engine.engine.handle(messages.Compare((TAG,))).jobs[0].outcome == "failed"
     again = start_engine(generation=2)
     assert again.submit(TAG, "exit 7", attempt=3) == first
+
+
+def test_a_tag_with_another_script_is_refused_and_nothing_runs(start_engine, site):
+    engine = start_engine()
+    engine.submit(TAG, "exit 7")
+    engine.wait(TAG)
+    answer = engine.submit(TAG, f"echo ran >>{site.ledger}", attempt=2)
+    assert (answer.reason, answer.transient) == ("tag_reused", False)
+    assert site.ran() == []
+
+
+def test_jobs_that_a_lost_store_forgot_are_followed_again_when_the_server_names_them(
+    start_engine, site
+):
+    old = start_engine()
+    old.submit(TAG, "sleep 1; exit 7")
+    old.submit(tag_of(1), "exit 8")
+    wait_until((site.jobs / tag_of(1) / "exit.-.0").exists)
+    old.engine.stop()
+    site.state.rename(site.directory / "lost")
+    new = start_engine()
+    compared = new.engine.handle(messages.Compare((TAG, tag_of(1), tag_of(2))))
+    assert [state.tag for state in compared.jobs] == [TAG, tag_of(1)]
+    assert compared.unknown == (tag_of(2),)
+    assert (new.wait(TAG)["exit_code"], new.wait(tag_of(1))["exit_code"]) == (7, 8)
+    assert new.engine._batch.calls.get("submit", 0) == 0
 
 
 @pytest.mark.parametrize("script", ["", "echo\n", "#!/bin/sh\r\n", "#!/bin/sh\n\0"])

@@ -88,7 +88,7 @@ def test_a_job_outlives_its_engine_and_the_next_one_tells_its_end(start_process,
     second = start_process(python, generation=2)
     assert second.wait(TAG)["exit_code"] == 5
     assert site.ran() == ["ran"]
-    again = second.ask(submit_of(TAG, "another", attempt=2))
+    again = second.ask(submit_of(TAG, f"sleep 1; {ledger_line(site)}; exit 5", attempt=2))
     assert again["scheduler_job_id"] == answer["scheduler_job_id"]
 
 
