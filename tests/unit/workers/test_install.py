@@ -1,0 +1,35 @@
+"""What `install` puts into an app."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from controller import publish
+from workers import install
+
+
+def test_every_published_name_is_registered() -> None:
+    app = Celery("portal", set_as_current=False)
+    install.install(app)
+    app.loader.import_default_modules()
+    assert [name for name in publish.TASKS if name not in app.tasks] == []
+
+
+def test_no_task_of_ours_is_acknowledged_late_whatever_the_portal_sets() -> None:
+    app = Celery("portal", set_as_current=False)
+    app.conf.task_acks_late = True
+    install.install(app)
+    app.loader.import_default_modules()
+    assert [name for name in publish.TASKS if app.tasks[name].acks_late] == []
+
+
+def test_a_portal_keeps_its_own_default_queue() -> None:
+    app = Celery("portal", set_as_current=False)
+    install.install(app)
+    assert app.conf.task_default_queue == "celery"
+
+
+def test_workers_of_other_queues_are_left_alone() -> None:
+    assert install.serves_us({"hpc"})
+    assert install.serves_us({"celery", "files"})
+    assert not install.serves_us({"celery", "mail"})
