@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import account, build, configuration, errors, logs, registry, socket_directory
+from . import account, build, configuration, errors, handlers, logs, registry, socket_directory
 from .configuration import Settings
 from .engine import Engine, Identity
 from .fence import Fence
 from .filesystem import Filesystem
-from .handlers import Hub, Socket
+from .handlers import Socket
+from .hub import Hub
 from .registration import Registration
 from .server import ControlServer
 from .socket_directory import SocketDirectory
@@ -163,7 +164,7 @@ class Daemon:
 
     def _serve_attached(self, socket: Socket) -> None:
         try:
-            self._hub.serve(socket)
+            handlers.serve(self._hub, socket)
         finally:
             self._is_disconnected = True
             self._wake()

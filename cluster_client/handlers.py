@@ -16,16 +16,15 @@ import dataclasses
 import logging
 import threading
 import time
-from typing import Any, Optional, Protocol, Union
+from typing import Optional, Protocol, Union
 
 from websockets.exceptions import ConnectionClosed
 
 from . import errors
-from .engine import Engine
+from .hub import Hub
 from .protocol import messages
 from .protocol.errors import FrameTooLarge, ProtocolError
 from .protocol.session import Notice, Request, Session, common_version
-from .request_pool import RequestPool
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +34,7 @@ BATCH = 100
 REQUESTS_LIMIT = 64
 REPLIES_LIMIT = 256
 EVENT_WAIT_S = 1.0
-OTHER_THREADS = 4
 FAREWELL_LIMIT_S = 2.0
-SUBMITS_WAITING = 256
 
 PROTOCOL_ERROR = 1002
 GOING_AWAY = 1001
@@ -56,70 +53,9 @@ class Socket(Protocol):
         """End it now, without a word, also under a sender that is stuck."""
 
 
-class Hub:
-    """The links of one daemon, and which of them is the current one."""
-
-    def __init__(self, engine: Engine, submit_parallel: int) -> None:
-        self.engine = engine
-        self._submits = RequestPool("submit", submit_parallel, SUBMITS_WAITING)
-        self._others = RequestPool("request", OTHER_THREADS, REQUESTS_LIMIT)
-        self._lock = threading.Lock()
-        self._links: set[ControlLink] = set()
-        self._current: Optional[ControlLink] = None
-        self._epoch = 0
-        self._is_stopped = False
-
-    def serve(self, socket: Socket) -> None:
-        """Run a link over `socket` until it ends."""
-        link = ControlLink(self, socket)
-        with self._lock:
-            if self._is_stopped:
-                socket.drop()
-                return
-            self._links.add(link)
-        try:
-            link.run()
-        finally:
-            with self._lock:
-                self._links.discard(link)
-                if self._current is link:
-                    self._current = None
-
-    def take_over(self, link: ControlLink, epoch: int) -> bool:
-        """Make `link` the current one; False if a newer one came first."""
-        with self._lock:
-            older = self._current
-            if older is not None and older is not link and self._epoch > epoch:
-                return False
-            self._current, self._epoch = link, epoch
-        if older is not None and older is not link:
-            logger.info("link_replaced", extra={"epoch": epoch})
-            older.drop()
-        return True
-
-    def pool_for(self, message: object) -> RequestPool:
-        """Submissions have threads of their own, so that a slow one holds up no cancel."""
-        return self._submits if isinstance(message, messages.Submit) else self._others
-
-    def status(self) -> dict[str, Any]:
-        """What `client.py status` tells about links."""
-        with self._lock:
-            return {"connected": self._current is not None, "epoch": self._epoch}
-
-    def stop(self, limit_s: float) -> None:
-        """End all links and wait for the requests that are being carried out."""
-        with self._lock:
-            self._is_stopped = True
-            links = list(self._links)
-        deadline = time.monotonic() + limit_s
-        drained = [
-            pool.stop(max(0.0, deadline - time.monotonic()))
-            for pool in (self._submits, self._others)
-        ]
-        if not all(drained):
-            logger.warning("requests_left_behind")
-        for link in links:
-            link.say_goodbye()
+def serve(hub: Hub, socket: Socket) -> None:
+    """Run a link over `socket` until it ends."""
+    hub.run(ControlLink(hub, socket))
 
 
 class ControlLink:

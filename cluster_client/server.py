@@ -12,7 +12,8 @@ from typing import Any, Callable, Optional, Union
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, unix_serve
 
-from .handlers import Hub
+from . import handlers
+from .hub import Hub
 from .protocol import messages
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class ControlServer:
 
     def _handle(self, connection: ServerConnection) -> None:
         try:
-            self._hub.serve(ConnectionSocket(connection))
+            handlers.serve(self._hub, ConnectionSocket(connection))
         except Exception:
             logger.exception("link_failed")
             raise
