@@ -113,7 +113,7 @@ class Engine:
             self._batch,
             self._submitter,
             settings.job_working_directory,
-            on_change=self.nudge,
+            self._watcher,
         )
 
     def _make_scheduler(self) -> schedulers.Scheduler:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Callable, Optional
+from typing import Optional
 
 from cluster_client import errors, removal, schedulers, validation
 from cluster_client.batch_system import BatchSystem
@@ -15,6 +15,7 @@ from cluster_client.job_records import ENDED, REJECTED, SUBMITTED, Change, JobRe
 from cluster_client.job_store import JobStore, Step
 from cluster_client.protocol import messages
 from cluster_client.submission import Submitter
+from cluster_client.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _ADOPT_S = 20.0
 
 
 class JobRequests:
-    """Thread-safe; blocks. `on_change` is called when the watcher has something new to do."""
+    """Thread-safe; blocks."""
 
     def __init__(
         self,
@@ -30,13 +31,13 @@ class JobRequests:
         batch: BatchSystem,
         submitter: Submitter,
         job_working_directory: str,
-        on_change: Callable[[], None],
+        watcher: Watcher,
     ) -> None:
         self._store = store
         self._batch = batch
         self._submitter = submitter
         self._root = job_working_directory
-        self._on_change = on_change
+        self._watcher = watcher
 
     def answer(self, message: object) -> object:
         """Carry out one request; raises ClientError."""
@@ -56,8 +57,12 @@ class JobRequests:
         found = ""
         if self._store.get(tag) is None:
             found = message.scheduler_job_id or self._batch.look_up(tag, 0.0).scheduler_job_id
-        self._store.update(tag, lambda record: _with_cancel(record, tag, found))
-        self._on_change()
+        try:
+            self._store.update(tag, lambda record: _with_cancel(record, tag, found))
+        except errors.NotStored:
+            self._watcher.cancel(tag)  # all the same; the server will ask again until it is stored
+            raise
+        self._watcher.nudge()
         return messages.Done()
 
     def _delete(self, message: messages.Delete) -> object:
@@ -114,7 +119,7 @@ class JobRequests:
             if found:
                 logger.warning("job adopted", extra={"tag": tag, "id": found})
                 self._store.update(tag, _adopted(tag, found))
-        self._on_change()
+        self._watcher.nudge()
 
 
 def _adopted(tag: str, scheduler_job_id: str) -> Step:

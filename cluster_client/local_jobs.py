@@ -8,6 +8,7 @@ It is started once for each submission and poll: import little.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ import time
 from typing import Any, Optional
 
 REFUSED_STATUS = 3
+IMPOSSIBLE_STATUS = 4
 WRAPPER_REFUSED = 122
 _CLAIM_WAIT_S = 5.0
 _EXIT_WAIT_S = 0.5
@@ -148,7 +150,7 @@ def submit(tag: str) -> int:
         pid = _start(directory, document["environment"], document["umask"])
     except OSError as error:
         sys.stderr.write(f"The job {tag} could not be started: {error}.\n")
-        return REFUSED_STATUS
+        return IMPOSSIBLE_STATUS if error.errno == errno.E2BIG else REFUSED_STATUS
     own = _id_of_child(pid)
     claimant, status = _claimant(directory, pid)
     if not claimant and status == WRAPPER_REFUSED:

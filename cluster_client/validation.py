@@ -9,6 +9,8 @@ from cluster_client import errors
 from cluster_client.protocol import messages
 
 _TAG = re.compile(r"j[a-z2-7]{14}")
+# MAX_ARG_STRLEN of Linux. Source: execve(2), "Limits on size of arguments and environment".
+_VARIABLE_LIMIT_BYTES = 131072
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -39,6 +41,11 @@ def submission(message: messages.Submit) -> bytes:
     for name, value in message.environment.items():
         if not _VARIABLE.fullmatch(name) or "\0" in value:
             raise errors.InvalidRequest(f"{name[:80]!r} can't be an environment variable.")
+        if len(name) + len(value.encode("utf-8", "surrogateescape")) + 2 > _VARIABLE_LIMIT_BYTES:
+            raise errors.InvalidRequest(
+                f"The environment variable {name[:80]} is larger than {_VARIABLE_LIMIT_BYTES}"
+                " bytes, which no process can be given."
+            )
     return script
 
 

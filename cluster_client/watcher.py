@@ -91,6 +91,8 @@ class Watcher:
         self._fence_at = 0.0
         self._resolves: dict[str, _Tries] = {}
         self._cancels: dict[str, _Tries] = {}
+        self._asked_cancels: dict[str, float] = {}
+        self._sent_cancels: dict[str, float] = {}
         self._absent: dict[str, int] = {}
         self._polls = 0
 
@@ -106,6 +108,11 @@ class Watcher:
     def nudge(self) -> None:
         """Look now: a job was submitted, or is to be cancelled."""
         self._wanted.set()
+
+    def cancel(self, tag: str) -> None:
+        """Cancel a job whose cancel could not be stored: on a full disk it is needed most."""
+        self._asked_cancels[tag] = time.time()
+        self.nudge()
 
     def _run(self) -> None:
         while not self._is_stopping.is_set():
@@ -165,7 +172,8 @@ class Watcher:
 
     def _cancel_due(self, jobs: Sequence[JobRecord], now: float) -> None:
         for record in jobs:
-            if not (record.cancel_requested_at and record.is_watched):
+            is_wanted = record.cancel_requested_at or record.tag in self._asked_cancels
+            if not (is_wanted and record.is_watched):
                 continue
             tries = self._cancels.setdefault(record.tag, _Tries())
             if now >= tries.due_at and self._cancel(record, is_forced=tries.count > 0):
@@ -174,10 +182,12 @@ class Watcher:
     def _cancel(self, record: JobRecord, is_forced: bool) -> bool:
         """Tell the scheduler; False if it did not hear.
 
-        That it is being told is stored first, so that the end is read right.
+        That it is being told is noted first, so that the end is read right.
         """
-        if not record.cancel_sent_at:
-            self._store.update(record.tag, _mark_cancel_sent)
+        is_first = not record.cancel_sent_at and record.tag not in self._sent_cancels
+        if is_first:
+            self._sent_cancels[record.tag] = time.time()
+            self._note(record.tag, _mark_cancel_sent)
         job = JobRef(record.tag, record.scheduler_job_id)
         try:
             answer = self._batch.cancel(job, is_forced)
@@ -189,10 +199,18 @@ class Watcher:
             "job cancelled",
             extra={"tag": record.tag, "forced": is_forced, "was_alive": answer.was_alive},
         )
-        if not answer.was_alive and not record.cancel_sent_at:
-            self._store.update(record.tag, _unmark_cancel_sent)  # it had ended by itself
+        if not answer.was_alive and is_first:  # it had ended by itself
+            self._sent_cancels.pop(record.tag, None)
+            self._note(record.tag, _unmark_cancel_sent)
         self._pace.expect(f"{record.tag}.cancel", time.monotonic())
         return True
+
+    def _note(self, tag: str, step: Step) -> None:
+        """Store what is in memory too; with the disk full the cancel goes on without."""
+        try:
+            self._store.update(tag, step)
+        except errors.NotStored as error:
+            logger.warning("cancel not stored", extra={"tag": tag, "cause": str(error)})
 
     # Hints ----------------------------------------------------------------------------------
 
@@ -253,6 +271,8 @@ class Watcher:
                 data = {"scheduler_job_id": claim}
                 moved = replace(record, scheduler_job_id=claim, state=SUBMITTED)
                 return Change(moved, (NewEvent("submitted", data),))
+            if sent_at := self._sent_cancels.get(ref.tag):
+                record = replace(record, cancel_sent_at=record.cancel_sent_at or sent_at)
             return evidence.judge(record, seen, time.time(), self._intervals.lost_after_s)
 
         return ref.tag, step
@@ -295,6 +315,9 @@ class Watcher:
         """What was kept in memory about jobs that are over."""
         self._absent = {t: n for t, n in self._absent.items() if t in open_jobs}
         self._cancels = {t: c for t, c in self._cancels.items() if t in open_jobs}
+        self._sent_cancels = {t: at for t, at in self._sent_cancels.items() if t in open_jobs}
+        for tag in [tag for tag in self._asked_cancels if tag not in open_jobs]:
+            self._asked_cancels.pop(tag, None)
         self._resolves = {t: r for t, r in self._resolves.items() if t in open_jobs}
 
 

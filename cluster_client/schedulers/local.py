@@ -32,6 +32,9 @@ from cluster_client.schedulers import (
 REFUSED_STATUS = 3
 """`local submit` ends so when it is certain that nothing was started."""
 
+IMPOSSIBLE_STATUS = 4
+"""The same, and trying again is no use: the environment is too large."""
+
 _ID = re.compile(r"local:\d+\.\d+\.[0-9a-f-]{36}")
 _WORDS_LIMIT = 500
 _VANISHED = "the process vanished without an exit record (reboot, or killed with its wrapper)"
@@ -85,6 +88,8 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
         if output.returncode == 0 and len(words) == 1 and _ID.fullmatch(words[0]):
             return Accepted(words[0])
         message = output.stderr.strip() or f"local submit ended with {output.returncode}"
+        if output.returncode == IMPOSSIBLE_STATUS:
+            return Refusal("invalid_request", message, transient=False)
         if output.returncode == REFUSED_STATUS:
             return Refusal("unavailable", message, transient=True)
         return Unclear(message)

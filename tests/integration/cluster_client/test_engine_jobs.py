@@ -154,6 +154,13 @@ def test_a_job_that_ignores_the_signal_is_killed_after_its_grace(start_engine, s
     assert site.members() == []
 
 
+def test_an_environment_that_no_process_can_have_is_rejected_for_good(start_engine):
+    engine = start_engine()
+    large = {f"V{number}": "x" * 100_000 for number in range(40)}
+    answer = engine.submit(TAG, "true", environment=large)
+    assert (answer.reason, answer.transient) == ("invalid_request", False)
+
+
 def test_a_cancel_after_the_end_changes_nothing(start_engine):
     engine = start_engine()
     engine.submit(TAG, "exit 4")

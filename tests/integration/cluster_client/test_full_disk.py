@@ -107,3 +107,13 @@ def test_what_could_not_be_stored_is_answered_as_such_and_may_be_asked_again(eng
     disk.free()
     assert engine.ask(messages.Cancel(tag))["type"] == "Done"
     assert [kind for told, kind, _ in engine.events() if told == tag] == ["rejected"]
+
+
+def test_a_job_can_be_cancelled_on_a_full_disk(engine, disk):
+    engine.ask(submit_of(TAG, "touch ready; sleep 60"))
+    engine.wait(TAG, "running")
+    disk.exhaust(engine)
+    assert engine.ask(messages.Cancel(TAG))["code"] == "no_space"
+    wait_until((disk.inside / "jobs" / TAG / "exit.-.0").exists, what="the job's end")
+    disk.free()
+    assert engine.wait(TAG)["outcome"] == "cancelled"

@@ -59,6 +59,7 @@ def test_a_script_that_no_scheduler_takes_is_refused_with_a_sentence(script, wor
         {"environment": {"A B": ""}},
         {"environment": {"A": "x\0y"}},
         {"environment": {"": ""}},
+        {"environment": {"A": "x" * 131072}},
         {"script": "#!/bin/sh\n\ud800"},
     ],
 )

@@ -38,6 +38,7 @@ def test_the_environment_goes_by_stdin_and_never_by_argv(local):
     [
         (Output(0, f"{ID}\n", ""), Accepted(ID)),
         (Output(3, "", "no fork"), Refusal("unavailable", "no fork", transient=True)),
+        (Output(4, "", "too long"), Refusal("invalid_request", "too long", transient=False)),
         (Output(0, "local:1\n", "odd"), Unclear("odd")),
         (Output(0, "", ""), Unclear("local submit ended with 0")),
         (Output(0, f"{ID}\nmore\n", "x"), Unclear("x")),
