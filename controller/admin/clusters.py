@@ -14,10 +14,8 @@ from ..services import clusters
 from . import actions, records
 
 if TYPE_CHECKING:
-    ClusterAdmin = admin.ModelAdmin[HpcCluster]  # generic in the stubs alone
-    LinkFields = admin.StackedInline[ClusterLink, HpcCluster]
+    LinkFields = admin.StackedInline[ClusterLink, HpcCluster]  # generic in the stubs alone
 else:
-    ClusterAdmin = admin.ModelAdmin
     LinkFields = admin.StackedInline
 
 TRUST = (
@@ -43,7 +41,7 @@ class LinkInline(LinkFields):
 
 
 @admin.register(HpcCluster)
-class HpcClusterAdmin(ClusterAdmin):
+class HpcClusterAdmin(records.OwnerAdmin):
     """Register clusters, link them, see how they are."""
 
     list_display = ("name", "host_name", "scheduler", "link_state", "link_detail", "open_jobs")
@@ -51,6 +49,7 @@ class HpcClusterAdmin(ClusterAdmin):
     search_fields = ("name", "host_name")
     actions = ("connect", "disconnect", "bootstrap")
     inlines = (LinkInline,)
+    verbatim = ("setup_commands",)
     fieldsets = (
         (None, {"fields": ("name", "host_name", "port", "username"), "description": TRUST}),
         ("Client", {"fields": ("carrier", "client_path", "python", "mode")}),

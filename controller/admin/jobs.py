@@ -18,10 +18,8 @@ from ..services import jobs
 from . import actions, records
 
 if TYPE_CHECKING:
-    JobAdmin = admin.ModelAdmin[HpcJob]  # generic in the stubs alone
-    EventTable = admin.TabularInline[JobEvent, HpcJob]
+    EventTable = admin.TabularInline[JobEvent, HpcJob]  # generic in the stubs alone
 else:
-    JobAdmin = admin.ModelAdmin
     EventTable = admin.TabularInline
 
 
@@ -95,7 +93,7 @@ class EventInline(EventTable):
 
 
 @admin.register(HpcJob)
-class HpcJobAdmin(JobAdmin):
+class HpcJobAdmin(records.OwnerAdmin):
     """Draft, submit, follow, cancel and clear away jobs. A portal may derive its own from it."""
 
     list_display = ("id", "name", "owner", "cluster", "job_status", "blocked_reason", "changed_at")
@@ -105,6 +103,7 @@ class HpcJobAdmin(JobAdmin):
     autocomplete_fields = ("cluster",)
     raw_id_fields = ("owner",)
     show_full_result_count = False
+    verbatim = ("script",)
     actions = ("submit", "cancel", "delete_data", "look_again", "declare_lost")
     change_form_template = "admin/hpc_job_controller/hpcjob/change_form.html"
 

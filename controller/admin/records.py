@@ -18,6 +18,15 @@ from ..models import (
     Worker,
 )
 
+RECORDS = (
+    ClusterLink,
+    FileTransfer,
+    JobEvent,
+    OutboxCursor,
+    WebsocketToken,
+)
+"""What goes with its cluster or job."""
+
 
 def names(model: type[Model], but: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The names of the model's columns."""
@@ -29,6 +38,24 @@ if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]  # generic in the stubs alone
 else:
     ModelAdmin = admin.ModelAdmin
+
+
+class OwnerAdmin(ModelAdmin):
+    """Rows that take their records with them when they go; records alone stay."""
+
+    verbatim: tuple[str, ...] = ()
+    """Columns whose white space counts."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        shown, counts, needed, protected = super().get_deleted_objects(objs, request)
+        records = {str(model._meta.verbose_name) for model in RECORDS}
+        return shown, counts, needed - records, protected
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name in self.verbatim:
+            field.strip = False  # type: ignore[union-attr]
+        return field
 
 
 class RecordAdmin(ModelAdmin):

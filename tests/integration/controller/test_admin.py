@@ -1,0 +1,302 @@
+"""The admin: all tables readable, actions that only enqueue, refusals in sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from controller import lifecycle, publish
+from controller.admin.jobs import VERBS
+from controller.lifecycle import JobStatus
+from controller.models import ClusterLink, HpcCluster, HpcJob, OutboxCursor, UpkeepLease, Worker
+from controller.models.token import WebsocketToken
+from controller.models.transfer import FileTransfer
+from controller.services import links
+
+from .conftest import SCRIPT, MakeJob
+
+APP = "hpc_job_controller"
+CLUSTER_FORM = {
+    "name": "south", "host_name": "localhost", "port": "22", "username": "", "carrier": "local",
+    "client_path": "/opt/hpc/client.py", "python": "", "mode": "detached", "scheduler": "local",
+    "setup_commands": "module load x\r\n", "umask": "0077", "group": "", "labels": "",
+}  # fmt: skip
+JOB_FORM = {
+    "name": "mine", "owner": "", "script": "#!/bin/sh\r\necho\r\n", "cluster": "",
+    "environment": "", "events-TOTAL_FORMS": "0", "events-INITIAL_FORMS": "0",
+    "job_parameters": "", "nodes": "2", "tasks": "", "cpus_per_task": "", "memory_mib": "",
+    "walltime_s": "", "partition": "short", "account": "", "qos": "",
+}  # fmt: skip
+
+
+def url(model: str, page: str, *arguments: object) -> str:
+    return reverse(f"admin:{APP}_{model}_{page}", args=arguments)
+
+
+def act(client: Client, model: str, action: str, *objects: Any) -> str:
+    """Run an action on chosen rows; returns the messages."""
+    data = {"action": action, "_selected_action": [chosen.pk for chosen in objects]}
+    response = client.post(url(model, "changelist"), data, follow=True)
+    assert response.status_code == 200
+    return " | ".join(str(message) for message in response.context["messages"])
+
+
+@pytest.fixture
+def committed(django_capture_on_commit_callbacks: Any) -> Any:
+    return lambda: django_capture_on_commit_callbacks(execute=True)
+
+
+def test_every_table_has_its_pages(
+    admin_client: Client, cluster: HpcCluster, lease: links.Lease, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.RUNNING, cluster=cluster)
+    job.cancel()
+    links.heartbeat("w", "h", 1, False)
+    FileTransfer.objects.create(cluster=cluster, job=job, direction="download", path="a")
+    WebsocketToken.objects.create(cluster=cluster)
+    UpkeepLease.objects.create(name="tokens")
+    OutboxCursor.objects.get_or_create(cluster=cluster, outbox_id="box")
+    models = apps.get_app_config(APP).get_models()
+    names = {model._meta.model_name: model for model in models}
+    for name, model in names.items():
+        assert name is not None
+        assert admin_client.get(url(name, "changelist")).status_code == 200, name
+        first = model._base_manager.first()
+        assert first is not None, name
+        assert admin_client.get(url(name, "change", first.pk)).status_code == 200, name
+
+
+def test_a_cluster_is_added_and_mended_with_its_link(admin_client: Client) -> None:
+    response = admin_client.post(url("hpccluster", "add"), CLUSTER_FORM)
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    cluster = HpcCluster.objects.get()
+    assert (cluster.client_path, cluster.setup_commands) == ("/opt/hpc", "module load x\n")
+    assert cluster.labels == {}
+    assert ClusterLink.objects.get().cluster == cluster
+    page = admin_client.get(url("hpccluster", "change", cluster.pk))
+    assert "boundary of trust" in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("client_path", "opt", "is relative"),
+        ("client_path", "~/x", "write the home directory out"),
+        ("host_name", "example.org", "must be localhost"),
+        ("umask", "9", "three octal digits"),
+        ("labels", "[1]", "must be an object"),
+        ("labels", "{", "valid JSON"),
+        ("port", "70000", "65535"),
+    ],
+)
+def test_a_bad_cluster_is_refused_at_its_field(
+    admin_client: Client, column: str, value: str, words: str
+) -> None:
+    response = admin_client.post(url("hpccluster", "add"), {**CLUSTER_FORM, column: value})
+    assert words in " ".join(response.context["adminform"].form.errors[column])
+    assert not HpcCluster.objects.exists()
+
+
+def test_cluster_actions_enqueue_and_say_so(
+    admin_client: Client, cluster: HpcCluster, sent: Any, committed: Any
+) -> None:
+    ClusterLink.objects.update(wanted=False)
+    with committed():
+        assert act(admin_client, "hpccluster", "connect", cluster).startswith(
+            "1 cluster to be linked"
+        )
+        assert "to be looked at" in act(admin_client, "hpccluster", "bootstrap", cluster)
+        assert "to be left alone" in act(admin_client, "hpccluster", "disconnect", cluster)
+    tasks = [publish.CONNECT, publish.BOOTSTRAP, publish.DISCONNECT]
+    assert sent == [(task, cluster.pk, "hpc") for task in tasks]
+
+
+def test_a_copy_is_skipped_with_the_way_out(admin_client: Client, cluster: HpcCluster) -> None:
+    ClusterLink.objects.update(instance_id="production")
+    links.take(cluster.pk, "a")
+    told = act(admin_client, "hpccluster", "connect", cluster)
+    assert told.startswith("1 cluster skipped: ")
+    assert "hpc adopt north" in told
+
+
+def test_a_linked_cluster_or_one_with_jobs_is_not_deleted(
+    admin_client: Client, cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    page = url("hpccluster", "delete", cluster.pk)
+    assert admin_client.post(page, {"post": "yes"}).status_code == 403
+    ClusterLink.objects.update(wanted=False)
+    make_job(JobStatus.COMPLETED, cluster=cluster)
+    admin_client.post(page, {"post": "yes"})
+    assert HpcCluster.objects.exists()
+
+
+def test_a_job_is_drafted_and_submitted(
+    admin_client: Client, cluster: HpcCluster, sent: Any, committed: Any
+) -> None:
+    response = admin_client.post(url("hpcjob", "add"), {**JOB_FORM, "cluster": cluster.pk})
+    assert response.status_code == 302, response.context["adminform"].form.errors
+    job = HpcJob.objects.get()
+    assert (job.status, job.script, job.nodes) == (JobStatus.DRAFT, "#!/bin/sh\necho\n", 2)
+    with committed():
+        told = act(admin_client, "hpcjob", "submit", job)
+    assert told.endswith("1 job accepted: a worker submits them.")
+    job.refresh_from_db()
+    assert (job.status, job.partition, job.cluster) == (JobStatus.PENDING, "short", cluster)
+    assert job.events.get().source == "admin"
+    assert sent == [(publish.SUBMIT_JOB, job.pk, f"cluster.{cluster.pk}")]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("script", "echo", "must begin with #!"),
+        ("environment", '{"a b": "1"}', "no name"),
+        ("environment", "[]", "object"),
+        ("job_parameters", '{"a": "\\u0000"}', "NUL"),
+        ("nodes", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_bad_draft_is_refused_at_its_field(
+    admin_client: Client, column: str, value: str, words: str
+) -> None:
+    response = admin_client.post(url("hpcjob", "add"), {**JOB_FORM, column: value})
+    assert words in " ".join(response.context["adminform"].form.errors[column])
+    assert not HpcJob.objects.exists()
+
+
+def test_a_draft_is_revised_and_what_was_submitted_is_not(
+    admin_client: Client, cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    job = make_job(script="#!/bin/sh\nold\n")
+    revised = {**JOB_FORM, "script": SCRIPT, "cluster": cluster.pk}
+    admin_client.post(url("hpcjob", "change", job.pk), revised)
+    job.refresh_from_db()
+    assert (job.name, job.script, job.cluster, job.nodes) == ("mine", SCRIPT, cluster, 2)
+    HpcJob._base_manager.update(job_status=JobStatus.PENDING)
+    hostile = {**JOB_FORM, "name": "renamed", "script": "#!/bin/sh\nrm\n", "job_status": "500"}
+    admin_client.post(url("hpcjob", "change", job.pk), hostile)
+    job.refresh_from_db()
+    assert (job.name, job.script, job.status) == ("renamed", SCRIPT, JobStatus.PENDING)
+
+
+def test_what_cannot_be_done_is_skipped_with_the_reasons(
+    admin_client: Client, cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    made = [
+        make_job(status, cluster=cluster) for status in (JobStatus.RUNNING, JobStatus.COMPLETED)
+    ]
+    more = [make_job(JobStatus.ERROR) for _ in range(6)]
+    told = act(admin_client, "hpcjob", "cancel", *made, *more)
+    assert told.startswith("1 job to be cancelled: a worker does it. | 7 jobs skipped: Job ")
+    assert "has ended as" in told
+    assert "(and 2 more)" in told
+    told = act(admin_client, "hpcjob", "submit", make_job(script=""))
+    assert told == "1 job skipped: The script is empty."
+
+
+def test_data_is_deleted_and_lost_jobs_are_declared(
+    admin_client: Client, cluster: HpcCluster, make_job: MakeJob, sent: Any, committed: Any
+) -> None:
+    ended = make_job(JobStatus.COMPLETED, cluster=cluster, attempt=1)
+    lost = make_job(JobStatus.RUNNING, cluster=cluster, blocked_reason="no_evidence")
+    with committed():
+        assert "1 job to be cleared away" in act(admin_client, "hpcjob", "delete_data", ended)
+        assert "1 job to be looked at again" in act(admin_client, "hpcjob", "look_again", lost)
+        assert "1 job declared lost" in act(admin_client, "hpcjob", "declare_lost", lost)
+    queue = f"cluster.{cluster.pk}"
+    assert sent == [
+        (publish.DELETE_JOB, ended.pk, queue),
+        (publish.DRAIN_CLUSTER, cluster.pk, queue),
+    ]
+    lost.refresh_from_db()
+    assert lost.status is JobStatus.ERROR
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_a_jobs_page_offers_what_its_life_allows(
+    admin_client: Client, make_job: MakeJob, status: JobStatus
+) -> None:
+    job = make_job(status)
+    page = admin_client.get(url("hpcjob", "change", job.pk)).content.decode()
+    legal = lifecycle.legal_events(status)
+    for name, verb in VERBS.items():
+        assert (f'name="_hpc_{name}"' in page) == (verb.event in legal)
+
+
+def test_a_button_on_a_jobs_page_does_it(admin_client: Client, make_job: MakeJob) -> None:
+    job = make_job(JobStatus.PENDING)
+    response = admin_client.post(
+        url("hpcjob", "change", job.pk), {**JOB_FORM, "_hpc_cancel": "Cancel"}, follow=True
+    )
+    assert "1 job to be cancelled" in response.content.decode()
+    job.refresh_from_db()
+    assert job.status is JobStatus.CANCELLED
+    admin_client.post(url("hpcjob", "change", job.pk), {**JOB_FORM, "_hpc_submit": "Submit"})
+    job.refresh_from_db()
+    assert job.status is JobStatus.CANCELLED
+
+
+def test_only_rows_that_stand_for_nothing_are_deleted(
+    admin_client: Client, make_job: MakeJob
+) -> None:
+    for status in JobStatus:
+        job = make_job(status)
+        job.events.create(event="submit", status_before=0, status_after=status.value, source="user")
+        response = admin_client.post(url("hpcjob", "delete", job.pk), {"post": "yes"})
+        is_gone = status in (JobStatus.DRAFT, JobStatus.DELETED)
+        assert response.status_code == (302 if is_gone else 403)
+        assert HpcJob.objects.filter(pk=job.pk).exists() != is_gone
+
+
+@pytest.mark.parametrize(
+    "model", ["clusterlink", "worker", "jobevent", "filetransfer", "websockettoken"]
+)
+def test_what_services_write_is_read_only(
+    admin_client: Client, model: str, cluster: HpcCluster
+) -> None:
+    assert admin_client.get(url(model, "add")).status_code == 403
+    if model == "clusterlink":
+        page = url(model, "change", cluster.pk)
+        assert admin_client.post(page, {"wanted": ""}).status_code == 403
+        assert (
+            admin_client.post(url(model, "delete", cluster.pk), {"post": "yes"}).status_code == 403
+        )
+
+
+def test_actions_need_their_permission(
+    client: Client, cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    looker = User.objects.create_user("looker", is_staff=True)
+    names = ("view_hpcjob", "view_hpccluster", "change_hpcjob")
+    looker.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client.force_login(looker)
+    job = make_job(JobStatus.PENDING, cluster=cluster)
+    act(client, "hpcjob", "cancel", job)
+    act(client, "hpccluster", "disconnect", cluster)
+    client.post(url("hpcjob", "change", job.pk), {**JOB_FORM, "_hpc_cancel": "Cancel"})
+    job.refresh_from_db()
+    assert job.status is JobStatus.PENDING
+    assert ClusterLink.objects.get().wanted
+    looker.user_permissions.add(Permission.objects.get(codename="cancel_hpcjob"))
+    act(client, "hpcjob", "cancel", job)
+    job.refresh_from_db()
+    assert job.status is JobStatus.CANCELLED
+
+
+def test_the_admin_is_for_those_who_logged_in(client: Client, db: None) -> None:
+    assert client.get(url("hpcjob", "changelist")).status_code == 302
+
+
+def test_a_list_of_many_needs_few_queries(
+    admin_client: Client, cluster: HpcCluster, make_job: MakeJob, django_assert_max_num_queries: Any
+) -> None:
+    for _ in range(30):
+        make_job(JobStatus.RUNNING, cluster=cluster)
+    Worker.objects.create(name="w", host="h", pid=1)
+    with django_assert_max_num_queries(12):
+        admin_client.get(url("hpcjob", "changelist"))
