@@ -84,8 +84,9 @@ class Peer:
         self.connections.put(connection)
         try:
             while True:
+                frame = connection.recv(timeout=None)
                 with self._lock:
-                    items = its_session.receive(connection.recv(timeout=None))
+                    items = its_session.receive(frame)
                 for item in items:
                     self.received.put(item.message)
                     if isinstance(item, session.Request):
