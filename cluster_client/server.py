@@ -17,7 +17,7 @@ from .hub import Hub
 from .protocol import messages
 
 logger = logging.getLogger(__name__)
-_library_logger = logging.getLogger(f"{__name__}.library")
+_library_logger = logging.getLogger(f"{__name__}.websockets")
 # It reports each look at the socket as a failed handshake, with a traceback; links log themselves.
 _library_logger.setLevel(logging.CRITICAL)
 

@@ -27,7 +27,7 @@ READ_BYTES = 1 << 18
 MESSAGES_WAITING = 4
 CLOSE_LIMIT_S = 2.0
 
-_library_logger = logging.getLogger(f"{__name__}.library")
+_library_logger = logging.getLogger(f"{__name__}.websockets")
 _library_logger.setLevel(logging.CRITICAL)  # links log themselves
 
 Message = Union[str, bytes]
