@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -52,8 +53,23 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
+
 RESOURCES = tuple(queries.RESOURCES)
 """Names of the columns that say what a job asks of its scheduler."""
+
+
+BATCH = 100
+"""Jobs written in one transaction: SQLite has one writer, and leases must be renewed meanwhile."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A stored draft, checked, with the columns that its submission sets."""
+
+    job: HpcJob
+    columns: dict[str, Any]
+    cluster_id: int | None
 
 
 def submit(job: HpcJob, parameters: Any, *, source: str = "user") -> JobStatus:
@@ -62,27 +78,27 @@ def submit(job: HpcJob, parameters: Any, *, source: str = "user") -> JobStatus:
     Raises Invalid, NotFound or IllegalMove, and changes nothing then.
     """
     with transaction.atomic():
-        cluster_id = _accept(job, parameters, source)
-        if cluster_id is not None:
-            publish.submit_job(cluster_id, job.pk)
+        accepted = _accept(job, parameters)
+        _enter(accepted, source)
+        if accepted.cluster_id is not None:
+            publish.submit_job(accepted.cluster_id, job.pk)
     job.refresh_from_db()
     return JobStatus.PENDING  # as it was accepted; a worker may have it already
 
 
 def submit_many(pairs: Iterable[tuple[HpcJob, Any]], *, source: str = "user") -> list[JobStatus]:
     """Submit many (job, parameters) at once, all or none, with one nudge a cluster."""
-    jobs = []
-    cluster_ids: set[int | None] = set()
-    with transaction.atomic():
-        for job, parameters in pairs:
-            cluster_ids.add(_accept(job, parameters, source))
-            jobs.append(job)
-        for cluster_id in cluster_ids:
-            if cluster_id is not None:
-                publish.drain_cluster(cluster_id)
-    for job in jobs:
-        job.refresh_from_db()
-    return [JobStatus.PENDING] * len(jobs)
+    accepted = _accept_all(list(pairs))
+    for batch in _batches(accepted):
+        with transaction.atomic():
+            for one in batch:
+                _enter(one, source)
+    for cluster_id in {one.cluster_id for one in accepted}:
+        if cluster_id is not None:
+            publish.drain_cluster(cluster_id)
+    for one in accepted:
+        one.job.refresh_from_db()
+    return [JobStatus.PENDING] * len(accepted)
 
 
 def cancel(job: HpcJob, *, source: str = "user") -> JobStatus:
@@ -163,9 +179,9 @@ def render_script(job: HpcJob, parameters: Any) -> str:
     return asked.render(job, parameters)
 
 
-def _accept(job: HpcJob, parameters: Any, source: str) -> int | None:
+def _accept(given: HpcJob, parameters: Any) -> Accepted:
     asked.check_json(parameters)
-    job = _locked(job)
+    job = _stored(given)
     if job.status is not JobStatus.DRAFT:
         raise errors.IllegalMove(
             f"Job {job.pk} is {job.status.label}: only a draft can be submitted; make a new job."
@@ -179,19 +195,45 @@ def _accept(job: HpcJob, parameters: Any, source: str) -> int | None:
     columns |= {"script": asked.script(text), "job_parameters": parameters}
     cluster = placement.choose(job, parameters)
     columns |= {"cluster": cluster} if cluster else placement.waiting()
-    apply(job.pk, Event.SUBMIT, source=source, updates=columns)
-    return cluster.pk if cluster else None
+    return Accepted(given, columns, cluster.pk if cluster else None)
 
 
-def _locked(job: HpcJob) -> HpcJob:
+def _accept_all(pairs: list[tuple[HpcJob, Any]]) -> list[Accepted]:
+    accepted: list[Accepted] = []
+    made: list[int] = []
+    try:
+        for batch in _batches(pairs):
+            new = [job for job, _ in batch if job._state.adding]
+            with transaction.atomic():
+                accepted += [_accept(job, parameters) for job, parameters in batch]
+            made += [job.pk for job in new]
+    except errors.HpcError:
+        HpcJob._base_manager.filter(pk__in=made, job_status=JobStatus.DRAFT).delete()
+        raise
+    return accepted
+
+
+def _batches(items: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def _enter(accepted: Accepted, source: str) -> None:
+    job = accepted.job
+    outcome = apply(job.pk, Event.SUBMIT, source=source, updates=accepted.columns)
+    _refuse_unless(outcome, job, "it was submitted meanwhile")
+
+
+def _stored(job: HpcJob) -> HpcJob:
     """The job with its portal's unsaved changes stored, its row locked, as HPC_JOB_CLASS."""
-    explicit = job.cluster
+    explicit, is_new = job.cluster, job._state.adding
     job.save()
-    HpcJob._base_manager.select_for_update().get(pk=job.pk)
-    if isinstance(job, job_class()):
-        job.refresh_from_db()
-    else:
+    if not is_new:
+        HpcJob._base_manager.select_for_update().get(pk=job.pk)
+    if not isinstance(job, job_class()):
         job = load(job.pk)
+    elif not is_new:
+        job.refresh_from_db()
     job.cluster = explicit or job.cluster
     return job
 

@@ -88,7 +88,7 @@ def apply(
 
     An illegal move changes nothing and is logged. `source`: user, admin, worker, sweep, cluster.
     """
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):  # an illegal move raises nothing
         job = HpcJob._base_manager.select_for_update().filter(pk=job_id).first()
         if job is None:
             raise errors.NotFound(f"There is no job {job_id}.")
@@ -246,6 +246,8 @@ def _record(
 
 
 def _announce(job_id: int, before: JobStatus, after: JobStatus, event: Event) -> None:
+    if not signals.job_status_changed.receivers:
+        return
     try:
         job = load(job_id)
     except errors.NotFound:

@@ -202,11 +202,23 @@ def test_many_are_submitted_with_one_nudge_a_cluster(
     assert len(queries.due_pending(cluster.pk, 100)) == 20
 
 
-def test_of_many_all_or_none_are_submitted(cluster: HpcCluster, sent: Sent, on_commit: Any) -> None:
-    pairs = [(HpcJob(cluster=cluster), PLAIN), (HpcJob(cluster=cluster), {"script": ""})]
+@pytest.mark.parametrize("batch", [1, 100])
+def test_of_many_all_or_none_are_submitted(
+    cluster: HpcCluster,
+    sent: Sent,
+    on_commit: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    make_job: MakeJob,
+    batch: int,
+) -> None:
+    monkeypatch.setattr(jobs, "BATCH", batch)
+    draft = make_job()
+    good = [(draft, PLAIN), *((HpcJob(cluster=cluster), PLAIN) for _ in range(3))]
     with on_commit(), pytest.raises(errors.Invalid):
-        jobs.submit_many(pairs)
-    assert not HpcJob.objects.exists()
+        jobs.submit_many([*good, (HpcJob(cluster=cluster), {"script": ""})])
+    assert HpcJob.objects.get() == draft
+    draft.refresh_from_db()
+    assert draft.status is JobStatus.DRAFT
     assert sent == []
 
 
