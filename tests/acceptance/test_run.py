@@ -5,6 +5,8 @@ import http.client
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -93,6 +95,47 @@ def test_the_stack_stays_up_until_it_is_asked_to_stop(checkout, place):
     assert stack.returncode == 0, output
     assert output.splitlines()[-1] == "Stopped."
     check_second_start(checkout, place)
+
+
+def manage(checkout, place, *arguments):
+    """A command of the operator, in the environment that the stack has written down."""
+    own = environment.read(place / "var" / "env")
+    finished = subprocess.run(
+        [sys.executable, "manage.py", "hpc", *arguments],
+        cwd=checkout,
+        env=environment.of_children(os.environ, own),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_a_job_goes_on_while_the_stack_is_down_and_is_followed_again(checkout, place):
+    signs = place / "var"
+    script = signs / "job.sh"
+    with start_run(checkout, place) as stack:
+        lines_until(stack, "Ctrl-C")
+        script.write_text(
+            f"#!/bin/bash\ntouch {signs}/begun\n"
+            f"for i in {{1..900}}; do [ -e {signs}/go ] && break; sleep 0.1; done\necho over\n"
+        )
+        manage(checkout, place, "job", "submit", "--cluster", "localhost", "--script", str(script))
+        assert processes.wait_until((signs / "begun").exists, LIMIT_S)
+        os.killpg(stack.pid, signal.SIGINT)
+        output, _ = stack.communicate(timeout=LIMIT_S)
+    assert stack.returncode == 0, output
+    left = leavings.processes(str(place))
+    assert left
+    assert not any(" serve " in argv for argv in left.values())
+    with start_run(checkout, place) as stack:
+        lines_until(stack, "Ctrl-C")
+        (signs / "go").touch()
+        assert "Completed" in manage(checkout, place, "job", "wait", "1")
+        assert manage(checkout, place, "job", "output", "1") == "over\n"
+        stack.send_signal(signal.SIGTERM)
+        stack.communicate(timeout=LIMIT_S)
 
 
 def check_flower(url, credentials):
