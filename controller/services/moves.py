@@ -40,6 +40,9 @@ TIME_COLUMNS = {
 KEEPS_DETAILS = (Event.DELETE, Event.CONFIRM_DELETE)
 """A deleted job still tells how it ended."""
 
+MAY_BE_BLOCKED = lifecycle.OPEN | {JobStatus.DELETING}
+"""Statuses in which something is still to be done for the job."""
+
 UNBLOCKED: dict[str, Any] = {
     "blocked_reason": "",
     "blocked_detail": "",
@@ -136,7 +139,8 @@ def block(
         When(blocked_reason=reason, blocked_since__isnull=False, then=F("blocked_since")),
         default=Now(),
     )
-    changed = HpcJob._base_manager.filter(pk=job_id).update(
+    rows = HpcJob._base_manager.filter(pk=job_id, job_status__in=MAY_BE_BLOCKED)
+    changed = rows.update(
         blocked_reason=reason,
         blocked_detail=detail,
         blocked_since=since,

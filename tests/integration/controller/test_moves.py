@@ -203,6 +203,15 @@ def test_blocking_keeps_the_time_of_the_first_of_equal_reasons(make_job: MakeJob
     assert (job.blocked_reason, job.blocked_since) == ("", None)
 
 
+@pytest.mark.parametrize("status", JobStatus)
+def test_only_what_waits_for_something_is_blocked(status: JobStatus, make_job: MakeJob) -> None:
+    job = make_job(status)
+    jobs.block(job.pk, "limits", "full")
+    job.refresh_from_db()
+    waits = lifecycle.OPEN | {JobStatus.DELETING}
+    assert bool(job.blocked_reason) == (status in waits)
+
+
 def test_facts_come_with_the_move_or_not_at_all(make_job: MakeJob) -> None:
     job = make_job(JobStatus.RUNNING)
     facts = {"exit_code": 3, "signal": None}
