@@ -20,7 +20,8 @@ from typing import Any
 from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
-from controller import conf, publish
+from controller import conf, errors, publish
+from controller.services import jobs
 
 from .links.keeper import Keeper, Pace
 from .operations import faults, records, registry
@@ -124,7 +125,11 @@ class KeeperStep(bootsteps.StartStopStep):
                 "A worker that holds links needs a pool of threads: start it with -P threads."
             )
         settings = conf.get()
-        faults.configure(settings.fault_point)
+        try:
+            faults.configure(settings.fault_point)
+            jobs.job_class()
+        except (errors.Misconfigured, ImportError) as problem:
+            raise SystemExit(f"{problem} See the settings of this project.") from problem
         queues = ClusterQueues(settings.cluster_task_cap)
         holder = f"{worker.hostname}.{os.getpid()}.{secrets.token_hex(3)}"
         keeper = Keeper(records.Records(holder, queues.changed), pace(settings))

@@ -13,6 +13,7 @@ import os
 import socket
 from typing import Any
 
+import celery.exceptions
 from celery import Celery, signals
 
 from controller import conf, errors, publish
@@ -72,6 +73,7 @@ def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:
     for name, value in SETTINGS.items():
         merged = {**(app.conf[name] or {}), **value} if isinstance(value, dict) else value
         app.conf[name] = merged
+    _refuse_unknown_broker(app)
     if "worker_pool" not in app.conf.changes:
         app.conf.worker_pool = "threads"
     if instance.hostname.startswith("celery@"):
@@ -95,6 +97,18 @@ def refuse_unsafe() -> None:
             "Workers don't run as root (uid 0): what they start would run as root too. Use another "
             "account, or set HPC_ALLOW_ROOT=1 if that is meant."
         )
+
+
+def _refuse_unknown_broker(app: Celery) -> None:
+    """Name a bad address in a sentence; nothing is connected to yet."""
+    try:
+        logger.debug("broker %s", app.connection_for_read().transport.driver_type)
+        logger.debug("results %s", type(app.backend).__name__)
+    except (ImportError, KeyError, ValueError, celery.exceptions.ImproperlyConfigured) as problem:
+        raise SystemExit(
+            f"The address of the broker or of its results can't be used ({problem}): see "
+            "HPC_REDIS_URL, or the app's broker_url and result_backend."
+        ) from problem
 
 
 def _queues(app: Celery, options: dict[str, Any]) -> set[str]:

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from cluster_client.protocol import errors as protocol_errors
 from cluster_client.protocol import messages
 from controller import conf, queries
 from controller.lifecycle import Event, JobStatus
@@ -33,6 +34,7 @@ BATCH = 100
 RETRY_MIN_S = 5.0
 RETRY_MAX_S = 300.0
 
+T = TypeVar("T")
 Claim = Callable[[int, int], HpcJob | None]
 
 
@@ -123,22 +125,37 @@ def _drain(link: HeldLink, ends_at: float) -> int:
 
 
 def _pipeline(link: HeldLink, job_ids: list[int], claim: Claim, ends_at: float) -> int:
-    """Keep a few submissions under way, so that the client never waits for us."""
+    """Keep a few submissions under way, so that the client never waits for us.
+
+    One job's failure leaves the others their turn, and every answer is waited for.
+    """
     window = 2 * conf.get().submit_parallel + 2
     waiting: deque[Sent] = deque()
     count = 0
     for job_id in job_ids:
         if link.is_mute or clock.now() > ends_at:
             break
-        sent = _send(link, job_id, claim)
+        sent = _quietly(job_id, lambda job_id=job_id: _send(link, job_id, claim))  # type: ignore[misc]
         if sent is not None:
             count += 1
             waiting.append(sent)
         if len(waiting) >= window:
-            _finish(waiting.popleft())
+            _finish_quietly(waiting.popleft())
     while waiting:
-        _finish(waiting.popleft())
+        _finish_quietly(waiting.popleft())
     return count
+
+
+def _finish_quietly(sent: Sent) -> None:
+    _quietly(sent.job.pk, lambda: _finish(sent))
+
+
+def _quietly(job_id: int, run: Callable[[], T]) -> T | None:
+    try:
+        return run()
+    except Exception:
+        logger.exception("submit.failed", extra={"job_id": job_id})
+        return None
 
 
 def _send(link: HeldLink, job_id: int, claim: Claim) -> Sent | None:
@@ -152,19 +169,23 @@ def _send(link: HeldLink, job_id: int, claim: Claim) -> Sent | None:
         if job is None:
             return None
         faults.reach("worker.submit.2")
-        settings = conf.get()
-        answer = link.ask(
-            _message(job),
-            settings.submit_limit_s + settings.request_deadline_s,
-            lambda: faults.reach("worker.submit.3"),
-        )
-        sent = Sent(job, answer)
+        sent = _ask(link, job)
     except errors.LinkError as problem:
         logger.warning("submit.not_sent", extra={"job_id": job_id, "problem": str(problem)})
+    except protocol_errors.ProtocolError as problem:
+        # Nothing was sent, and nothing smaller ever will be: script or environment is too large.
+        jobs.apply(job_id, Event.REJECT, source=SOURCE, cause=f"It can't be sent: {problem}")
     finally:
         if sent is None:
             in_flight.leave(job_id)
     return sent
+
+
+def _ask(link: HeldLink, job: HpcJob) -> Sent:
+    settings = conf.get()
+    limit_s = settings.submit_limit_s + settings.request_deadline_s
+    answer = link.ask(_message(job), limit_s, lambda: faults.reach("worker.submit.3"))
+    return Sent(job, answer)
 
 
 def _message(job: HpcJob) -> messages.Submit:

@@ -15,18 +15,6 @@ from ops import services
 from tests import stack as stacks
 
 
-@pytest.fixture
-def stack(
-    short_directory: Path, own_redis: services.Redis, database_url: str, django_db_blocker: Any
-) -> Iterator[stacks.Stack]:
-    """A prepared stack with a Redis of its own; no worker runs yet."""
-    with (
-        django_db_blocker.unblock(),
-        stacks.running(short_directory, own_redis, database_url) as made,
-    ):
-        yield made
-
-
 @pytest.fixture(scope="module")
 def shared_stack(
     request: pytest.FixtureRequest, test_database: str, django_db_blocker: Any

@@ -51,8 +51,17 @@ def test_root_is_refused_unless_allowed(tmp_path: Path, queues: str) -> None:
     assert "HPC_ALLOW_ROOT=1" in refusal(tmp_path, queues, HPC_ALLOW_ROOT="0")
 
 
-def test_a_bad_setting_is_named(tmp_path: Path) -> None:
-    assert "HPC_INSTANCE_ID" in refusal(tmp_path, HPC_INSTANCE_ID="No Such!")
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("HPC_INSTANCE_ID", "No Such!", "HPC_INSTANCE_ID"),
+        ("HPC_REDIS_URL", "nonsense", "HPC_REDIS_URL"),
+        ("HPC_JOB_CLASS", "no.such.Thing", "no.such"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, name: str, value: str, named: str) -> None:
+    said = refusal(tmp_path, **{name: value})
+    assert "No module named 'no'" in said if named == "no.such" else named in said
 
 
 def test_an_attached_daemon_lives_with_its_link(stack: Stack) -> None:

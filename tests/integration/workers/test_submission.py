@@ -159,6 +159,19 @@ def test_a_lost_link_leaves_the_job_submitting_and_a_later_epoch_asks_again(
     assert (job.status, job.attempt) == (JobStatus.SUBMITTED, 2)
 
 
+def test_a_job_too_large_to_send_ends_and_holds_up_no_other(
+    short_directory: Path, cluster: HpcCluster
+) -> None:
+    large, other = pending(cluster), pending(cluster)
+    HpcJob.objects.filter(pk=large.pk).update(environment={"A": "x" * 1_100_000})
+    with linked(short_directory, cluster, lambda m: messages.Submitted(m.tag, "1")) as link:
+        submission.drain(link, 5)
+    large.refresh_from_db()
+    other.refresh_from_db()
+    assert (large.status, other.status) == (JobStatus.ERROR, JobStatus.SUBMITTED)
+    assert "can't be sent" in large.job_details
+
+
 def test_a_mute_link_sends_and_claims_nothing(short_directory: Path, cluster: HpcCluster) -> None:
     job = pending(cluster)
     asked: list[Any] = []
