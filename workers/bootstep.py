@@ -23,7 +23,8 @@ from celery.worker import state as worker_state
 from controller import conf, errors, publish
 from controller.services import jobs
 
-from .links.keeper import Keeper, Pace
+from .links.connector import Pace
+from .links.keeper import Keeper
 from .operations import faults, records, registry
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,10 @@ import websocket
 from cluster_client.protocol import errors as protocol_errors
 from cluster_client.protocol import messages, session
 
-from . import carriers, clock, errors, watchdog
+from . import carriers, clock, errors, frames, watchdog
 
 logger = logging.getLogger(__name__)
 
-URL = "ws://cluster/control"
 QUEUE_LIMIT = 2000
 CLOSE_LIMIT_S = 1.0
 
@@ -44,70 +43,6 @@ class _Outgoing:
     request_id: int = 0
     is_fenced: bool = False
     on_sent: Callable[[], None] | None = None
-
-
-class BoundedFrames(websocket.frame_buffer):
-    """Refuses a frame by its header: websocket-client itself would read any length."""
-
-    def __init__(self, receive: Callable[[int], bytes], limit_bytes: int) -> None:
-        super().__init__(receive, True)
-        self._limit_bytes = limit_bytes
-
-    def recv_length(self) -> None:
-        super().recv_length()
-        if self.length is not None and self.length > self._limit_bytes:
-            raise protocol_errors.FrameTooLarge(
-                f"A frame of {self.length} bytes, over the limit of {self._limit_bytes}."
-            )
-
-
-class Frames:
-    """A WebSocket client on a channel, frame by frame, each message bounded."""
-
-    def __init__(self, channel: carriers.Channel, limit_bytes: int, connect_limit_s: float) -> None:
-        self._limit_bytes = limit_bytes
-        self._parts: list[bytes] = []
-        self._opcode = 0
-        try:
-            self._socket = websocket.create_connection(
-                URL, timeout=connect_limit_s, socket=channel, redirect_limit=0
-            )
-        except (websocket.WebSocketException, OSError) as problem:
-            raise errors.CannotConnect(
-                "no_daemon", f"No WebSocket greeting: {problem}"
-            ) from problem
-        receive = self._socket._recv
-        self._socket.frame_buffer = self._buffer = BoundedFrames(receive, limit_bytes)
-        # From here on the watchdog is the only judge: a timeout would also cut sends in half.
-        self._socket.settimeout(None)
-
-    def send(self, data: str | bytes, opcode: int) -> None:
-        self._socket.send(data, opcode)
-
-    def settimeout(self, limit_s: float | None) -> None:
-        self._socket.settimeout(limit_s)
-
-    def receive(self) -> tuple[int, bytes]:
-        """The next whole message or control frame: (opcode, data)."""
-        while True:
-            frame = self._buffer.recv_frame()
-            data = frame.data if isinstance(frame.data, bytes) else frame.data.encode()
-            if frame.opcode in (
-                websocket.ABNF.OPCODE_CLOSE,
-                websocket.ABNF.OPCODE_PING,
-                websocket.ABNF.OPCODE_PONG,
-            ):
-                return frame.opcode, data
-            if (frame.opcode == websocket.ABNF.OPCODE_CONT) != bool(self._opcode):
-                raise protocol_errors.MalformedFrame("A continuation out of place.")
-            self._opcode = self._opcode or frame.opcode
-            self._parts.append(data)
-            if sum(map(len, self._parts)) > self._limit_bytes:
-                raise protocol_errors.FrameTooLarge(f"A message over {self._limit_bytes} bytes.")
-            if frame.fin:
-                whole = self._opcode, b"".join(self._parts)
-                self._opcode, self._parts = 0, []
-                return whole
 
 
 class Answer:
@@ -147,7 +82,7 @@ class Connection:
         self._listener = listener
         self._dog = dog
         self._ping_interval_s = ping_interval_s
-        self._frames = Frames(channel, limit_bytes, connect_limit_s)
+        self._frames = frames.Frames(channel, limit_bytes, connect_limit_s)
         self._lock = threading.Lock()
         self._session = session.Session(limit_bytes)
         self._answers: dict[int, Answer] = {}
@@ -318,7 +253,7 @@ class Connection:
                 elif opcode == websocket.ABNF.OPCODE_BINARY:
                     raise protocol_errors.MalformedFrame("A binary frame on a control link.")
                 elif opcode == websocket.ABNF.OPCODE_CLOSE:
-                    self._end(f"The client closed the link: {close_words(data)}.")
+                    self._end(f"The client closed the link: {frames.close_words(data)}.")
                     return
         except protocol_errors.ProtocolError as problem:
             logger.warning("link.protocol_broken", extra={"problem": str(problem)})
@@ -364,10 +299,3 @@ class Connection:
             answer.future.set_exception(errors.LinkClosed(reason))
         self._channel.close()
         self._listener.on_closed(reason)
-
-
-def close_words(data: bytes) -> str:
-    """Code and reason of a close frame."""
-    code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 1005
-    words = data[2:].decode("utf-8", "replace")
-    return f"{code} {words}".strip()

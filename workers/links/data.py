@@ -13,7 +13,7 @@ import websocket
 from cluster_client.protocol import errors as protocol_errors
 from cluster_client.protocol import messages, session
 
-from . import carriers, clock, connection, errors
+from . import carriers, clock, errors, frames
 
 
 class DataLink:
@@ -23,7 +23,7 @@ class DataLink:
         self._channel = channel
         self._ends_at = ends_at
         self._session = session.Session(messages.DATA_LIMIT_BYTES)
-        self._frames = connection.Frames(channel, messages.DATA_LIMIT_BYTES, self._left_s())
+        self._frames = frames.Frames(channel, messages.DATA_LIMIT_BYTES, self._left_s())
         answer = self.ask(hello)
         if not isinstance(answer, messages.Welcome):
             raise errors.CannotConnect(answer.code, answer.message, transient=False)
@@ -88,7 +88,7 @@ class DataLink:
                 self._frames.send(data, websocket.ABNF.OPCODE_PONG)
             elif opcode == websocket.ABNF.OPCODE_CLOSE:
                 raise errors.LinkClosed(
-                    f"The client closed the connection: {connection.close_words(data)}."
+                    f"The client closed the connection: {frames.close_words(data)}."
                 )
             elif opcode != websocket.ABNF.OPCODE_PONG:
                 return opcode, data

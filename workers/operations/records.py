@@ -16,7 +16,7 @@ from controller import conf, queries
 from controller.models import ClusterLink
 from controller.services import links as link_services
 
-from ..links import carriers, errors, keeper
+from ..links import carriers, connector, errors, keeper
 from ..links.link import HeldLink
 from . import bootstrap, events, sweep
 
@@ -73,7 +73,7 @@ class Records:
     # Links --------------------------------------------------------------------------------------
 
     def connect(
-        self, cluster_id: int, epoch: int, is_forced: bool, call: keeper.Db[Any]
+        self, cluster_id: int, epoch: int, is_forced: bool, call: connector.Db[Any]
     ) -> carriers.Channel:
         """Runs on a connector: what needs the database goes through `call`."""
         plan: bootstrap.Plan = call(cluster_id, lambda: bootstrap.plan(cluster_id))

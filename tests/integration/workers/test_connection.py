@@ -14,7 +14,7 @@ import pytest
 
 from cluster_client.protocol import messages
 from tests.integration.workers import peer as peers
-from workers.links import connection, errors, watchdog
+from workers.links import connection, errors, frames, watchdog
 
 HELLO = messages.Hello(versions=(1,), instance_id="test", cluster_id=1, epoch=1)
 
@@ -184,7 +184,7 @@ def test_an_end_instead_of_a_websocket_greeting_is_told() -> None:
     theirs.close()
     channel = peers.SocketChannel(ours)
     with pytest.raises(errors.CannotConnect, match="No WebSocket greeting"):
-        connection.Frames(channel, 1 << 20, 5.0)
+        frames.Frames(channel, 1 << 20, 5.0)
     channel.close()
 
 

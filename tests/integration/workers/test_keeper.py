@@ -14,11 +14,11 @@ import pytest
 from cluster_client.protocol import messages
 from ops import processes
 from tests.integration.workers import peer as peers
-from workers.links import carriers, clock, errors, keeper
+from workers.links import carriers, clock, connector, errors, keeper
 from workers.links.link import HeldLink
 
 TTL_S = 2.0
-PACE = keeper.Pace(
+PACE = connector.Pace(
     renew_s=0.4,
     mute_s=1.2,
     tick_s=0.1,
@@ -138,7 +138,7 @@ class Records:
         return None
 
     def connect(
-        self, cluster_id: int, epoch: int, is_forced: bool, call: keeper.Db[Any]
+        self, cluster_id: int, epoch: int, is_forced: bool, call: connector.Db[Any]
     ) -> carriers.Channel:
         if self._table.refusal is not None:
             raise self._table.refusal
