@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Optional, TypeVar, Union
 
-from cluster_client import commands, errors, schedulers
+from cluster_client import commands, errors, layout, schedulers
 from cluster_client.environment import LoginEnvironment
 from cluster_client.fence import Fence
 from cluster_client.filesystem import Filesystem
@@ -85,7 +85,7 @@ class BatchSystem:
 
     def claim(self, tag: str) -> str:
         """The id that holds the job's claim, or ""; raises CommandFailed if it can't be read."""
-        path = os.path.join(self._root, tag, "claim")
+        path = os.path.join(layout.control_of(os.path.join(self._root, tag)), "claim")
         try:
             data = self._fs.read(path, 4096)
         except OSError as error:

@@ -6,7 +6,7 @@ import grp
 import os
 from dataclasses import dataclass
 
-from cluster_client import errors
+from cluster_client import errors, layout
 from cluster_client.filesystem import Filesystem
 
 
@@ -25,11 +25,13 @@ class JobDirectories:
     def make(self, tag: str, script: bytes, wrapper: bytes) -> str:
         """Make the directory with both files; on a retry they are replaced, nothing else is."""
         directory = self.path(tag)
+        control = layout.control_of(directory)
         self.fs.make_directory(self.root, 0o777 & ~self.umask)
         self._make_own(directory)
+        self._make_own(control)
         mode = 0o666 & ~self.umask
-        self.fs.write_durably(os.path.join(directory, "script"), script, mode)
-        self.fs.write_durably(os.path.join(directory, "wrapper"), wrapper, mode)
+        self.fs.write_durably(os.path.join(control, "script"), script, mode)
+        self.fs.write_durably(os.path.join(control, "wrapper"), wrapper, mode)
         return directory
 
     def _make_own(self, directory: str) -> None:

@@ -18,6 +18,8 @@ import sys
 import time
 from typing import Any, Optional
 
+from cluster_client.layout import control_of
+
 REFUSED_STATUS = 3
 IMPOSSIBLE_STATUS = 4
 WRAPPER_REFUSED = 122
@@ -105,7 +107,7 @@ def live_members(scheduler_job_id: str) -> list[int]:
 def read_claim(directory: str) -> tuple[str, str]:
     """The id and host that hold the claim; ("", "") if nobody does."""
     try:
-        with open(os.path.join(directory, "claim"), encoding="utf-8") as file:
+        with open(os.path.join(control_of(directory), "claim"), encoding="utf-8") as file:
             lines = [line.rstrip(" ") for line in file.read(4096).splitlines()]
     except FileNotFoundError:
         return "", ""
@@ -126,16 +128,17 @@ def read_record(path: str, scheduler_job_id: str) -> Optional[dict[str, Any]]:
 
 def exit_record(directory: str, scheduler_job_id: str) -> Optional[dict[str, Any]]:
     """How the job ended, once it has; a local job has neither tasks nor restarts."""
-    return read_record(os.path.join(directory, "exit.-.0"), scheduler_job_id)
+    return read_record(os.path.join(control_of(directory), "exit.-.0"), scheduler_job_id)
 
 
 def refusal_record(directory: str, scheduler_job_id: str) -> Optional[dict[str, Any]]:
     """Why the wrapper did not start the script, if it did not."""
+    control = control_of(directory)
     try:
-        names = [name for name in os.listdir(directory) if name.startswith("refused.")]
+        names = [name for name in os.listdir(control) if name.startswith("refused.")]
     except FileNotFoundError:
         return None
-    records = (read_record(os.path.join(directory, n), scheduler_job_id) for n in names[:100])
+    records = (read_record(os.path.join(control, n), scheduler_job_id) for n in names[:100])
     return next((record for record in records if record is not None), None)
 
 
@@ -175,7 +178,7 @@ def _start(directory: str, environment: dict[str, str], umask: int) -> int:
     files += [os.open(name, append, 0o666) for name in ("stdout.log", "stderr.log")]
     return os.posix_spawn(
         _BASH,
-        [_BASH, "-p", os.path.join(directory, "wrapper")],
+        [_BASH, "-p", os.path.join(control_of(directory), "wrapper")],
         {**environment, "PWD": directory},  # as a shell would set it on arriving there
         file_actions=[(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)],
         setsid=True,
@@ -258,7 +261,7 @@ def _wait_for_exit(pid: int, deadline: float) -> None:
 def find(root: str, tag: str) -> int:
     """Print the ids of all wrappers of `tag` that run here, and the id in the claim."""
     directory = os.path.join(root, tag)
-    wanted = [_BASH, "-p", os.path.join(directory, "wrapper")]
+    wanted = [_BASH, "-p", os.path.join(control_of(directory), "wrapper")]
     found = [read_claim(directory)[0]]
     uid = os.getuid()
     for name in os.listdir("/proc"):

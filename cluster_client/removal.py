@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Optional
 
-from cluster_client import errors
+from cluster_client import errors, layout
 from cluster_client.protocol import messages
 
 SLICE_ENTRIES = 2000
@@ -57,7 +57,10 @@ def claim_of(root: str, tag: str) -> Optional[str]:
 
 def _first_line_of_claim(job_fd: int) -> str:
     try:
-        with _opened("claim", os.O_RDONLY | os.O_NOFOLLOW, job_fd) as claim_fd:
+        with (
+            _opened(layout.CONTROL, _DIRECTORY, job_fd) as control_fd,
+            _opened("claim", os.O_RDONLY | os.O_NOFOLLOW, control_fd) as claim_fd,
+        ):
             return os.read(claim_fd, 4096).decode("utf-8", "replace").split("\n")[0]
     except FileNotFoundError:
         return ""

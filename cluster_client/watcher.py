@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
-from cluster_client import errors, evidence, schedulers
+from cluster_client import errors, evidence, layout, schedulers
 from cluster_client.batch_system import BatchSystem
 from cluster_client.fence import Fence
 from cluster_client.filesystem import Filesystem
@@ -296,7 +296,7 @@ class Watcher:
 
     def _exit_record(self, tag: str) -> Optional[Sighting]:
         """The end that the record of the newest restart tells, if there is one."""
-        directory = os.path.join(self._root, tag)
+        directory = layout.control_of(os.path.join(self._root, tag))
         names = [n for n in self._fs.listdir(directory) if n.startswith("exit.-.")]
         names = [n for n in names if n.rpartition(".")[2].isdigit()]
         if not names:

@@ -6,6 +6,8 @@ import pkgutil
 import re
 import shlex
 
+from cluster_client import layout
+
 REFUSED_STATUS = 122
 DUPLICATE_STATUS = 121
 
@@ -19,14 +21,17 @@ def render(
     identity: str,
     header: str = "",
 ) -> bytes:
-    """The wrapper of one job; `identity` is the adapter's bash, `header` its directive lines."""
+    """The wrapper of the job in `directory`.
+
+    `identity` is the bash of the adapter, `header` its directive lines.
+    """
     template = pkgutil.get_data("cluster_client", "wrapper.sh")
     if template is None:
         raise FileNotFoundError("wrapper.sh is missing from this installation of the client")
     values = {
         "HEADER": header.rstrip("\n"),
         "TAG": tag,
-        "DIRECTORY": shlex.quote(directory),
+        "CONTROL": shlex.quote(layout.control_of(directory)),
         "HINTS": shlex.quote(hints_directory),
         "SHA256": script_sha256,
         "IDENTITY": identity,

@@ -11,7 +11,7 @@ trap - EXIT
 case $- in *p*) ;; *) exec /bin/bash -p -- "$0" "$@" ;; esac   # started as "bash FILE": the first line was ignored
 
 # Names begin with _w_: a plain name could be one of the user's exported variables.
-_w_tag=@TAG@ _w_dir=@DIRECTORY@ _w_hints=@HINTS@ _w_sha256=@SHA256@
+_w_tag=@TAG@ _w_dir=@CONTROL@ _w_hints=@HINTS@ _w_sha256=@SHA256@
 IFS=$' \t\n'; set -f
 @IDENTITY@
 read -r _w_host </proc/sys/kernel/hostname                     # not $HOSTNAME: sbatch carries the login node's along

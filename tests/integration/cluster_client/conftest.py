@@ -81,7 +81,7 @@ class Site:
     def members(self):
         """Live processes of all jobs that hold a claim here."""
         found = []
-        for path in self.jobs.glob("j*/claim"):
+        for path in self.jobs.glob("j*/.hpc/claim"):
             found += local_jobs.live_members(path.read_text().split("\n")[0])
         return found
 

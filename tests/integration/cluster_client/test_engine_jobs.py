@@ -33,7 +33,9 @@ def test_a_job_runs_in_its_directory_and_ends_completed(start_engine, site):
     directory = site.jobs / TAG
     assert (directory / "stdout.log").read_text() == f"{directory}\n"
     assert (directory / "stderr.log").read_text() == "oops\n"
-    assert (directory / "script").read_text() == "#!/bin/bash\npwd; echo oops >&2; sleep 0.3\n"
+    assert (
+        directory / ".hpc" / "script"
+    ).read_text() == "#!/bin/bash\npwd; echo oops >&2; sleep 0.3\n"
     wait_until(lambda: not list(site.hints.iterdir()), what="the removal of all hints")
 
 
@@ -173,7 +175,7 @@ def test_a_cancel_after_the_end_changes_nothing(start_engine):
 def test_a_cancel_that_finds_the_job_ended_leaves_it_its_true_end(start_engine, site):
     engine = start_engine(hint_interval_s=60.0)  # so that the end is not seen before
     engine.submit(TAG, "true")
-    wait_until((site.jobs / TAG / "exit.-.0").exists)
+    wait_until((site.jobs / TAG / ".hpc" / "exit.-.0").exists)
     engine.engine.handle(messages.Cancel(TAG))
     assert engine.wait(TAG)["outcome"] == "completed"
 
@@ -199,7 +201,7 @@ def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
     body = f"echo ran >>{site.ledger}; sleep 60"
     thread = threading.Thread(target=lambda: answers.append(engine.submit(TAG, body)))
     thread.start()
-    wait_until((site.jobs / TAG / "wrapper").exists)
+    wait_until((site.jobs / TAG / ".hpc" / "wrapper").exists)
     assert engine.engine.handle(messages.Cancel(TAG)) == messages.Done()
     gate.set()
     thread.join()
@@ -212,7 +214,7 @@ def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
 def test_a_job_whose_wrapper_is_shot_is_failed_only_when_all_of_it_is_gone(start_engine, site):
     engine = start_engine(poll_interval_s=0.3)
     answer = engine.submit(TAG, "sleep 2; touch done")
-    wait_until((site.jobs / TAG / "claim").exists)
+    wait_until((site.jobs / TAG / ".hpc" / "claim").exists)
     engine.wait(TAG, "running")
     os.kill(local_jobs.pid_of(answer.scheduler_job_id), 9)
     data = engine.wait(TAG)
@@ -222,14 +224,22 @@ def test_a_job_whose_wrapper_is_shot_is_failed_only_when_all_of_it_is_gone(start
 
 def test_a_job_that_spoils_its_exit_record_is_blocked_alone(start_engine):
     engine = start_engine(poll_interval_s=0.2, lost_after_s=0.5)
-    engine.submit(TAG, "mkdir exit.-.0; sleep 0.3")
+    engine.submit(TAG, "mkdir .hpc/exit.-.0; sleep 0.3")
     engine.submit(tag_of(1), "sleep 0.3")
     assert engine.wait(tag_of(1))["outcome"] == "completed"
     assert engine.wait(TAG, "blocked")["reason"] == "no_evidence"
     assert "ended" not in kinds(engine, TAG)
 
 
-@pytest.mark.parametrize("spoil", ["echo insurance >claim", "rm -f *", "rm -rf .[a-z]* *"])
+@pytest.mark.parametrize("body", ["echo insurance >claim; mkdir exit.-.0", "rm -rf -- *"])
+def test_what_a_job_does_to_its_own_files_changes_nothing(start_engine, body):
+    engine = start_engine(poll_interval_s=0.5)
+    engine.submit(TAG, f"{body}; sleep 0.3; exit 7")
+    assert engine.wait(TAG)["exit_code"] == 7
+    assert kinds(engine, TAG) == ["submitted", "running", "ended"]
+
+
+@pytest.mark.parametrize("spoil", ["echo insurance >.hpc/claim", "rm -rf .[a-z]* *"])
 def test_a_job_that_spoils_our_files_is_still_told(start_engine, spoil):
     engine = start_engine(poll_interval_s=0.5)
     engine.submit(TAG, f"{spoil}; sleep 0.3")
@@ -279,7 +289,7 @@ def test_jobs_that_a_lost_store_forgot_are_followed_again_when_the_server_names_
     old = start_engine()
     old.submit(TAG, "sleep 1; exit 7")
     old.submit(tag_of(1), "exit 8")
-    wait_until((site.jobs / tag_of(1) / "exit.-.0").exists)
+    wait_until((site.jobs / tag_of(1) / ".hpc" / "exit.-.0").exists)
     old.engine.stop()
     site.state.rename(site.directory / "lost")
     new = start_engine()

@@ -91,7 +91,7 @@ def test_an_end_that_could_not_be_stored_is_told_once_it_can(engine, disk, site)
     engine.wait(TAG, "running")
     disk.exhaust(engine)
     (site.directory / "go").touch()
-    record = disk.inside / "jobs" / TAG / "exit.-.0"
+    record = disk.inside / "jobs" / TAG / ".hpc" / "exit.-.0"
     wait_until(record.exists, what="the record, whose room was taken at the start")
     assert "ended" not in [kind for _, kind, _ in engine.events()]
     disk.free()
@@ -114,6 +114,6 @@ def test_a_job_can_be_cancelled_on_a_full_disk(engine, disk):
     engine.wait(TAG, "running")
     disk.exhaust(engine)
     assert engine.ask(messages.Cancel(TAG))["code"] == "no_space"
-    wait_until((disk.inside / "jobs" / TAG / "exit.-.0").exists, what="the job's end")
+    wait_until((disk.inside / "jobs" / TAG / ".hpc" / "exit.-.0").exists, what="the job's end")
     disk.free()
     assert engine.wait(TAG)["outcome"] == "cancelled"

@@ -165,7 +165,7 @@ def test_a_directory_that_another_id_claims_is_left_alone(start_engine, site):
     engine = start_engine()
     engine.submit(TAG, "true")
     engine.wait(TAG)
-    (site.jobs / TAG / "claim").write_text(f"local:1.1.{'0' * 36}\n")
+    (site.jobs / TAG / ".hpc" / "claim").write_text(f"local:1.1.{'0' * 36}\n")
     assert engine.engine.handle(messages.Delete(TAG)).code == "path_refused"
     assert (site.jobs / TAG).exists()
 

@@ -96,7 +96,7 @@ def test_an_end_while_no_engine_runs_is_told_by_the_next(start_process, site):
     first = start_process()
     first.ask(submit_of(TAG, f"{ledger_line(site)}; exit 6"))
     first.kill()
-    wait_until((site.jobs / TAG / "exit.-.0").exists)
+    wait_until((site.jobs / TAG / ".hpc" / "exit.-.0").exists)
     assert start_process(generation=2).wait(TAG)["exit_code"] == 6
 
 
@@ -146,21 +146,23 @@ def test_of_two_wrappers_one_runs_and_the_other_ends_with_121(start_engine, site
     engine = start_engine()
     answer = engine.submit(TAG, f"{ledger_line(site)}; sleep 1")
     directory = site.jobs / TAG
-    second = subprocess.run(["/bin/bash", "-p", directory / "wrapper"], cwd=directory, check=False)
+    second = subprocess.run(
+        ["/bin/bash", "-p", directory / ".hpc" / "wrapper"], cwd=directory, check=False
+    )
     assert second.returncode == 121
     assert engine.wait(TAG)["outcome"] == "completed"
     assert site.ran() == ["ran"]
-    assert len(list(directory.glob("duplicate.*"))) == 1
-    assert (directory / "claim").read_text().split("\n")[0] == answer.scheduler_job_id
+    assert len(list((directory / ".hpc").glob("duplicate.*"))) == 1
+    assert (directory / ".hpc" / "claim").read_text().split("\n")[0] == answer.scheduler_job_id
 
 
 def test_a_duplicate_that_is_found_is_cancelled_and_the_claim_is_the_job(start_engine, site):
     engine = start_engine()
     answer = engine.submit(TAG, f"{ledger_line(site)}; sleep 1")
     # A second start that has not got to its claim yet: bash, stopped in front of the wrapper.
-    argv = ["/bin/bash", "-p", str(site.jobs / TAG / "wrapper")]
-    (site.jobs / TAG / "wrapper").rename(site.jobs / TAG / "kept")
-    os.mkfifo(site.jobs / TAG / "wrapper")
+    argv = ["/bin/bash", "-p", str(site.jobs / TAG / ".hpc" / "wrapper")]
+    (site.jobs / TAG / ".hpc" / "wrapper").rename(site.jobs / TAG / ".hpc" / "kept")
+    os.mkfifo(site.jobs / TAG / ".hpc" / "wrapper")
     duplicate = subprocess.Popen(argv, start_new_session=True)
     try:
         wait_until(lambda: local_jobs.id_of(duplicate.pid))

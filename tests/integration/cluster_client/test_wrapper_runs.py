@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -39,10 +40,11 @@ class Job:
         self.directory = directory / "job s'$x" / tag
         self.hints = directory / "hints"
         self.tag = tag
-        self.directory.mkdir(parents=True)
+        self.control = self.directory / ".hpc"
+        self.control.mkdir(parents=True)
         self.hints.mkdir(exist_ok=True)
-        (self.directory / "script").write_bytes(script)
-        (self.directory / "script").chmod(0o400)
+        (self.control / "script").write_bytes(script)
+        (self.control / "script").chmod(0o400)
         text = wrapper.render(
             tag=tag,
             directory=str(self.directory),
@@ -50,13 +52,13 @@ class Job:
             script_sha256=hashlib.sha256(script).hexdigest(),
             identity=Local.wrapper_identity,
         )
-        (self.directory / "wrapper").write_bytes(text)
+        (self.control / "wrapper").write_bytes(text)
 
     def start(self, argv=("/bin/bash", "-p"), **options):
         options = {"env": {"PATH": os.environ["PATH"]}, **options}
         with (self.directory / "out").open("ab") as out, (self.directory / "err").open("ab") as err:
             return subprocess.Popen(
-                [*argv, self.directory / "wrapper"],
+                [*argv, self.control / "wrapper"],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -72,7 +74,7 @@ class Job:
         return (self.directory / name).read_text()
 
     def record(self):
-        return json.loads(self.read("exit.-.0"))
+        return json.loads(self.read(".hpc/exit.-.0"))
 
     def has_hint(self, kind):
         return any(self.hints.glob(f"{self.tag}.{kind}.*"))
@@ -197,7 +199,7 @@ def test_the_second_start_of_a_job_is_a_duplicate_that_touches_nothing(make_job)
     assert job.run() == 121
     assert job.read("ledger") == "ran\n"
     assert job.read("err") == ""
-    assert len(list(job.directory.glob("duplicate.*"))) == 4
+    assert len(list(job.control.glob("duplicate.*"))) == 4
 
 
 def test_of_eight_at_once_one_runs(make_job):
@@ -209,22 +211,20 @@ def test_of_eight_at_once_one_runs(make_job):
 
 def test_a_script_that_was_changed_is_not_started(make_job):
     job = make_job("echo ran >ledger")
-    (job.directory / "script").chmod(0o600)
-    (job.directory / "script").write_text("#!/bin/sh\necho other >ledger\n")
+    (job.control / "script").chmod(0o600)
+    (job.control / "script").write_text("#!/bin/sh\necho other >ledger\n")
     assert job.run() == 122
     assert not (job.directory / "ledger").exists()
     assert "not the one that was submitted" in job.read("err")
-    (record,) = job.directory.glob("refused.*")
+    (record,) = job.control.glob("refused.*")
     assert json.loads(record.read_text())["exit"] == 122
 
 
 def test_a_directory_that_is_gone_or_holds_no_claim_runs_nothing(make_job, tmp_path):
     job = make_job("echo ran >ledger")
-    text = (job.directory / "wrapper").read_bytes()
+    text = (job.control / "wrapper").read_bytes()
     (tmp_path / "wrapper").write_bytes(text)
-    for path in job.directory.iterdir():
-        path.unlink()
-    job.directory.rmdir()
+    shutil.rmtree(job.directory)
     ended = subprocess.run(["/bin/bash", "-p", tmp_path / "wrapper"], capture_output=True)
     assert ended.returncode == 122
     assert b"did not start" in ended.stderr
@@ -237,17 +237,17 @@ def test_a_directory_that_is_gone_or_holds_no_claim_runs_nothing(make_job, tmp_p
 def test_the_interpreter_is_read_as_the_kernel_does(make_job, first_line):
     job = make_job(f"{first_line}\necho $0\nexit 5")
     assert job.run() == 5
-    assert job.read("out") == f"{job.directory}/script\n"
+    assert job.read("out") == f"{job.control}/script\n"
 
 
 def test_a_wrapper_cut_anywhere_is_never_a_success(make_job):
     job = make_job("echo ran >>ledger")
-    text = (job.directory / "wrapper").read_bytes()
+    text = (job.control / "wrapper").read_bytes()
     start = text.index(b"\n{\n") + 3
     # Everywhere in the part with most conditionals, after which bash 5.2 ends with 0.
     dense = text.index(b"_w_pass_on()")
     for cut in (*range(start, dense, 97), *range(dense, dense + 400)):
-        (job.directory / "wrapper").write_bytes(text[:cut])
+        (job.control / "wrapper").write_bytes(text[:cut])
         assert job.run() != 0, cut
     assert not (job.directory / "ledger").exists()
 
