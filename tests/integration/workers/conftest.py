@@ -15,6 +15,31 @@ from ops import services
 from tests import stack as stacks
 
 
+@pytest.fixture
+def stack(
+    short_directory: Path, own_redis: services.Redis, django_db_blocker: Any
+) -> Iterator[stacks.Stack]:
+    """A stack on SQLite, for what does not depend on the kind of database: it runs once."""
+    url = f"sqlite:///{short_directory}/db.sqlite3"
+    with (
+        django_db_blocker.unblock(),
+        stacks.running(short_directory, own_redis, url) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def any_stack(
+    short_directory: Path, own_redis: services.Redis, database_url: str, django_db_blocker: Any
+) -> Iterator[stacks.Stack]:
+    """A stack on the database under test: leases and claims are proved on each kind."""
+    with (
+        django_db_blocker.unblock(),
+        stacks.running(short_directory, own_redis, database_url) as made,
+    ):
+        yield made
+
+
 @pytest.fixture(scope="module")
 def shared_stack(
     request: pytest.FixtureRequest, test_database: str, django_db_blocker: Any

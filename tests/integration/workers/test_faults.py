@@ -15,8 +15,9 @@ POINTS = [f"worker.submit.{number}" for number in range(1, 6)] + [
 ]
 
 
-def test_jobs_outlive_a_worker_killed_at_each_step(stack: Stack) -> None:
+def test_jobs_outlive_a_worker_killed_at_each_step(any_stack: Stack) -> None:
     """Each worker dies at the first step at which none has died before; others stand by."""
+    stack = any_stack
     environment = stack.armed(*POINTS)
     for _ in range(3):
         stack.start_worker(environment)

@@ -12,7 +12,7 @@ from controller.models import HpcCluster, HpcJob
 from controller.services import files, jobs
 from tests.stack import Stack
 
-pytestmark = pytest.mark.database
+pytestmark = pytest.mark.database  # the shared stack is on the database under test
 
 
 def test_a_job_goes_all_the_way(shared_stack: Stack, cluster: HpcCluster) -> None:

@@ -11,7 +11,8 @@ from controller.services import clusters
 from tests.stack import Stack
 
 
-def test_two_workers_share_the_links(stack: Stack) -> None:
+def test_two_workers_share_the_links(any_stack: Stack) -> None:
+    stack = any_stack
     stack.start_worker()
     made = [stack.add_cluster(f"c{number}") for number in range(4)]
     for cluster in made:
@@ -29,7 +30,8 @@ def test_two_workers_share_the_links(stack: Stack) -> None:
         assert stack.wait_status(stack.submit(cluster)).status is JobStatus.COMPLETED
 
 
-def test_a_killed_worker_is_replaced(stack: Stack) -> None:
+def test_a_killed_worker_is_replaced(any_stack: Stack) -> None:
+    stack = any_stack
     first = stack.start_worker()
     cluster = stack.add_cluster()
     stack.wait_up(cluster)
