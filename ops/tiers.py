@@ -24,6 +24,7 @@ class Tier:
     name: str
     arguments: tuple[str, ...]
     database: str = "sqlite"
+    is_parallel: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Outcome:
 
 TIERS = (
     Tier("unit", ("tests/unit",)),
-    Tier("integration", ("tests/integration",)),
-    Tier("database", ("-m", "database", "tests/unit", "tests/integration"), "postgresql"),
-    Tier("acceptance", ("tests/acceptance",)),
+    Tier("integration", ("tests/integration",), is_parallel=True),
+    Tier("database", ("-m", "database", "tests/unit", "tests/integration"), "postgresql", True),
+    Tier("acceptance", ("tests/acceptance",), is_parallel=True),
 )
 
 
@@ -56,11 +57,18 @@ def count(report: Path) -> tuple[int, int]:
     return passed, failed
 
 
+def parallel_processes() -> int:
+    """How many tests run at once: they wait more than they compute; each has servers of its own."""
+    return min(2 * (os.cpu_count() or 1), 8)
+
+
 def run(tier: Tier) -> Outcome:
     """Run one tier; its output goes where ours goes."""
     report = REPORTS / f"{tier.name}.xml"
     report.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *tier.arguments]
+    if tier.is_parallel:
+        argv += ["-n", str(parallel_processes()), "--dist", "worksteal"]
     environment = {**os.environ, "HPC_TEST_DATABASE": tier.database}
     started = time.monotonic()
     process = subprocess.Popen(argv, cwd=CHECKOUT, env=environment)
