@@ -15,6 +15,7 @@ from cluster_client.protocol import messages
 from controller import conf, queries
 from controller.models import ClusterLink
 from controller.services import links as link_services
+from controller.services import upkeep
 
 from ..links import carriers, connector, errors, keeper
 from ..links.link import HeldLink
@@ -144,4 +145,4 @@ class Records:
         sweep.sweep(link)
 
     def upkeep(self) -> None:
-        sweep.keep_up()
+        upkeep.run(self._holder)

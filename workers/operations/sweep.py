@@ -10,11 +10,9 @@ import logging
 from collections.abc import Callable
 
 from controller import conf, queries
-from controller.services import jobs
-from controller.services import links as link_services
 
 from ..links.link import HeldLink
-from . import cancellation, deletion, submission
+from . import cancellation, comparison, deletion, submission
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +26,7 @@ def sweep(link: HeldLink) -> None:
         ("cancelling", lambda: _each(link, queries.stale_cancelling, cancellation.cancel_over)),
         ("submitting", lambda: submission.ask_again(link)),
         ("pending", lambda: submission.drain(link, conf.get().sweep_interval_s)),
+        ("lost sight of", lambda: comparison.ask_again(link)),
         ("deleting", lambda: _each(link, queries.stale_deleting, deletion.delete_over)),
     )
     for name, run in parts:
@@ -37,12 +36,6 @@ def sweep(link: HeldLink) -> None:
             run()
         except Exception:
             logger.exception("sweep.part_failed", extra={"cluster_id": cluster_id, "part": name})
-
-
-def keep_up() -> None:
-    """What belongs to no cluster; a second worker that does it too changes nothing."""
-    jobs.place_waiting()
-    link_services.forget_silent_workers()
 
 
 def _each(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from controller import conf
 
-from . import registry, submission
+from . import comparison, registry, submission
 
 
 def drain(cluster_id: int) -> None:
-    """Submit what waits, if the link is held here."""
+    """Submit what waits and ask about what is lost sight of, if the link is held here."""
     link = registry.link_of(cluster_id)
     if link is not None:
+        comparison.ask_again(link)
         submission.drain(link, conf.get().sweep_interval_s)
 
 

@@ -1,0 +1,70 @@
+"""What belongs to no cluster and must be done by somebody: one worker at a time, by a lease row."""
+
+from __future__ import annotations
+
+import logging
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from ..models import FileTransfer, UpkeepLease, WebsocketToken
+from ..models.transfer import TransferState
+from . import leases, placement
+from .moves import in_future, older_than
+
+logger = logging.getLogger(__name__)
+
+NAME = "upkeep"
+LEASE_S = 60.0
+TOKEN_LIFE_S = 60.0
+TRANSFER_SILENCE_S = 3600.0
+"""A transfer that told nothing for so long has nobody who carries it on."""
+
+
+def run(holder: str) -> bool:
+    """Do all of it if nobody else has the lease; says whether it was done here.
+
+    Each part may be done twice without harm: the lease saves work, it guards nothing.
+    """
+    if not take(holder):
+        return False
+    placement.place_waiting()
+    leases.forget_silent_workers()
+    expire_tokens()
+    expire_transfers()
+    return True
+
+
+def take(holder: str) -> bool:
+    """Take the lease, or renew one's own."""
+    is_free = Q(holder=holder) | Q(expires_at=None) | Q(expires_at__lte=Now())
+    rows = UpkeepLease.objects.filter(is_free, name=NAME)
+    if rows.update(holder=holder, expires_at=in_future(LEASE_S)):
+        return True
+    if UpkeepLease.objects.filter(name=NAME).exists():
+        return False
+    try:
+        with transaction.atomic():
+            UpkeepLease.objects.create(name=NAME)
+    except IntegrityError:  # another worker was as quick: it is free for one of the two
+        logger.debug("upkeep lease made by another")
+    return bool(rows.update(holder=holder, expires_at=in_future(LEASE_S)))
+
+
+def expire_tokens() -> int:
+    """Forget tokens that were used, or whose time has passed; returns how many."""
+    is_over = Q(used=True) | older_than("timestamp", TOKEN_LIFE_S)
+    return WebsocketToken.objects.filter(is_over).delete()[0]
+
+
+def expire_transfers() -> int:
+    """End transfers that went silent; returns how many."""
+    silent = older_than("changed_at", TRANSFER_SILENCE_S)
+    running = FileTransfer.objects.filter(state__in=[TransferState.PENDING, TransferState.RUNNING])
+    return running.filter(silent).update(
+        state=TransferState.FAILED,
+        failure=f"Nothing was heard of it for {TRANSFER_SILENCE_S / 60:.0f} minutes: start it again.",
+        finished_at=Now(),
+        changed_at=Now(),
+    )
