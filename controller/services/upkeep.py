@@ -64,7 +64,7 @@ def expire_transfers() -> int:
     running = FileTransfer.objects.filter(state__in=[TransferState.PENDING, TransferState.RUNNING])
     return running.filter(silent).update(
         state=TransferState.FAILED,
-        failure=f"Nothing was heard of it for {TRANSFER_SILENCE_S / 60:.0f} minutes: start it again.",
+        failure=f"Silent for {TRANSFER_SILENCE_S / 60:.0f} minutes: start it again.",
         finished_at=Now(),
         changed_at=Now(),
     )
