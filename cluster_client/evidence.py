@@ -5,7 +5,8 @@ Rules:
   exit record of a job that two good queries in a row did not know, ends a job.
 - A job that the queue shows as not ended is not ended, whatever a record says.
 - An unknown state is reported in the log and changes nothing.
-- Absent or unknown for `lost_after_s` while queries work: one `blocked` event, `no_evidence`.
+- Absent or unknown for `lost_after_s` while queries work: one `blocked` event, `no_evidence`; and
+  one of its state when it is seen again.
 - A job that was cancelled by us and then ended is `cancelled`, unless it had ended before.
 """
 
@@ -38,7 +39,7 @@ def _seen(record: JobRecord) -> JobRecord:
 
 def _running(record: JobRecord, sighting: Sighting) -> Optional[Change]:
     run = max(record.run, sighting.run)
-    if record.state == RUNNING and run == record.run:
+    if record.state == RUNNING and run == record.run and not record.is_blocked:
         return _changed(record, _seen(record))
     seen = replace(_seen(record), state=RUNNING, run=run, scheduler_state=sighting.words)
     return Change(seen, (NewEvent("running"),))
@@ -48,12 +49,17 @@ def _queued(record: JobRecord, sighting: Sighting) -> Optional[Change]:
     run = max(record.run, sighting.run)
     if record.state == RUNNING:  # requeued: the server takes it only with a new run
         run = max(run, record.run + 1)
-    elif record.state == QUEUED and record.reason == sighting.reason and run == record.run:
+    elif _is_known_queued(record, sighting, run):
         return _changed(record, _seen(record))
     seen = replace(
         _seen(record), state=QUEUED, run=run, reason=sighting.reason, scheduler_state=sighting.words
     )
     return Change(seen, (NewEvent("queued", {"reason": sighting.reason}),))
+
+
+def _is_known_queued(record: JobRecord, sighting: Sighting, run: int) -> bool:
+    is_same = record.reason == sighting.reason and run == record.run
+    return record.state == QUEUED and is_same and not record.is_blocked
 
 
 def _ended(record: JobRecord, sighting: Sighting, now: float) -> Change:

@@ -90,6 +90,7 @@ class JobRequests:
     def _compare(self, message: messages.Compare) -> messages.Compared:
         asked = [validation.tag(tag) for tag in message.tags]
         self._adopt(asked)
+        self._tell_again(asked)
         known = [(tag, self._store.get(tag)) for tag in asked]
         open_tags = {tag for tag, record in self._store.jobs.items() if not record.is_final}
         return messages.Compared(
@@ -120,6 +121,18 @@ class JobRequests:
                 logger.warning("job adopted", extra={"tag": tag, "id": found})
                 self._store.update(tag, _adopted(tag, found))
         self._watcher.nudge()
+
+    def _tell_again(self, tags: Sequence[str]) -> None:
+        """Jobs told to be without evidence: the next poll tells what it finds, or that anew."""
+        records = {tag: self._store.get(tag) for tag in tags}
+        blocked = [tag for tag, record in records.items() if record and record.is_blocked]
+        if blocked:
+            self._store.update_many([(tag, _not_blocked) for tag in blocked])
+            self._watcher.nudge()
+
+
+def _not_blocked(record: Optional[JobRecord]) -> Optional[Change]:
+    return Change(replace(record, is_blocked=False)) if record and record.is_blocked else None
 
 
 def _adopted(tag: str, scheduler_job_id: str) -> Step:

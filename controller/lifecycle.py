@@ -86,6 +86,9 @@ IN_SCHEDULER = (S.SUBMITTED, S.QUEUED, S.RUNNING)
 OPEN = frozenset({S.PENDING, S.SUBMITTING, *IN_SCHEDULER, S.CANCELLING})
 """Statuses that still wait for an end."""
 
+AT_WORK = OPEN | {S.DELETING}
+"""Statuses in which something is still to be done for the job on its cluster."""
+
 MAY_BE_ON_CLUSTER = (S.PENDING, S.SUBMITTING, *IN_SCHEDULER)
 """PENDING too: a database restored from a backup may hold a PENDING row whose job already ran."""
 

@@ -29,6 +29,11 @@ RESOURCES: dict[str, type] = {
 COMPARED = frozenset({*lifecycle.MAY_BE_ON_CLUSTER, JobStatus.CANCELLING})
 """What both sides compare: the daemon may know it and it has not ended."""
 
+UNKNOWN_TO_CLUSTER = "unknown_to_cluster"
+NO_EVIDENCE = "no_evidence"
+LOST_SIGHT = (UNKNOWN_TO_CLUSTER, NO_EVIDENCE)
+"""Reasons to block a job of which the cluster tells nothing: its client can be asked again."""
+
 
 def resources_of(job: HpcJob) -> dict[str, int | str]:
     """What the job asks for, by name; what it leaves to the site is left out."""
@@ -52,8 +57,8 @@ def choose_cluster(job: HpcJob, parameters: Any) -> HpcCluster | None:
 def misfits(link: ClusterLink | None, asked: dict[str, Any]) -> list[str]:
     """What the cluster can't do of what is asked, one clause each; nothing if it is not known."""
     capabilities = link.capabilities if link is not None else {}
-    known = capabilities.get("resources") or []
-    clauses = [f"it knows no {name}" for name in asked if known and name not in known]
+    known = capabilities.get("resources")  # none at all is known too
+    clauses = [f"it knows no {name}" for name in asked if known is not None and name not in known]
     partitions = capabilities.get("partitions") or []
     partition = asked.get("partition")
     if partition and partitions and partition not in partitions:
@@ -92,6 +97,17 @@ def stale_cancelling(cluster_id: int, limit: int) -> list[int]:
 def stale_deleting(cluster_id: int, limit: int) -> list[int]:
     """Ids of jobs whose data must be asked again to be deleted."""
     return _ids(_stale_since_change(cluster_id, JobStatus.DELETING), limit)
+
+
+def lost_sight_of(cluster_id: int, limit: int) -> list[str]:
+    """Tags of jobs about which the client is to be asked again now, the longest due first."""
+    rows = HpcJob._base_manager.filter(
+        cluster=cluster_id,
+        job_status__in=lifecycle.IN_SCHEDULER,
+        blocked_reason__in=LOST_SIGHT,
+        not_before__lte=Now(),
+    )
+    return list(rows.order_by("not_before", "pk").values_list("tag", flat=True)[:limit])
 
 
 def open_tags(cluster_id: int) -> list[str]:

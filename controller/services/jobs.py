@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from .. import errors, publish, queries
-from ..lifecycle import FINAL, Event, JobStatus
+from ..lifecycle import FINAL, IN_SCHEDULER, Event, JobStatus
 from ..models import HpcJob
 from . import parameters as asked
 from . import placement
@@ -24,6 +24,7 @@ from .moves import (
     in_future,
     job_class,
     load,
+    make_due,
     unblock,
 )
 from .placement import place_waiting
@@ -129,9 +130,14 @@ def delete(job: HpcJob, *, source: str = "user") -> JobStatus:
 
 
 def look_again(job: HpcJob) -> None:
-    """Let a blocked job go on: whatever is due for it is tried at once."""
+    """Let a blocked job go on: whatever is due for it is tried at once.
+
+    If its cluster told nothing of it, the client is asked again, and it stays blocked till then.
+    """
     with transaction.atomic():
-        unblock(job.pk)
+        row = HpcJob._base_manager.select_for_update().get(pk=job.pk)
+        is_lost = row.status in IN_SCHEDULER and row.blocked_reason in queries.LOST_SIGHT
+        (make_due if is_lost else unblock)(job.pk)
         if job.cluster_id is not None:
             publish.drain_cluster(job.cluster_id)
     job.refresh_from_db()

@@ -33,7 +33,14 @@ from .leases import (
     take,
 )
 from .moves import in_future
-from .outbox import ClusterEvent, ClusterJobState, cursor, receive, reconcile
+from .outbox import (
+    ClusterEvent,
+    ClusterJobState,
+    cursor,
+    note_asked_again,
+    receive,
+    reconcile,
+)
 from .reports import clean_text
 
 __all__ = [
@@ -49,6 +56,7 @@ __all__ = [
     "heartbeat",
     "in_future",
     "next_generation",
+    "note_asked_again",
     "note_confirmed",
     "raise_epoch",
     "receive",

@@ -40,9 +40,6 @@ TIME_COLUMNS = {
 KEEPS_DETAILS = (Event.DELETE, Event.CONFIRM_DELETE)
 """A deleted job still tells how it ended."""
 
-MAY_BE_BLOCKED = lifecycle.OPEN | {JobStatus.DELETING}
-"""Statuses in which something is still to be done for the job."""
-
 UNBLOCKED: dict[str, Any] = {
     "blocked_reason": "",
     "blocked_detail": "",
@@ -139,7 +136,7 @@ def block(
         When(blocked_reason=reason, blocked_since__isnull=False, then=F("blocked_since")),
         default=Now(),
     )
-    rows = HpcJob._base_manager.filter(pk=job_id, job_status__in=MAY_BE_BLOCKED)
+    rows = HpcJob._base_manager.filter(pk=job_id, job_status__in=lifecycle.AT_WORK)
     changed = rows.update(
         blocked_reason=reason,
         blocked_detail=detail,
@@ -156,6 +153,11 @@ def unblock(job_id: int) -> None:
     HpcJob._base_manager.filter(pk=job_id).exclude(blocked_reason="", not_before=None).update(
         **UNBLOCKED, changed_at=Now()
     )
+
+
+def make_due(job_id: int) -> None:
+    """Have a blocked job tried at once; it stays blocked until that has told more."""
+    HpcJob._base_manager.filter(pk=job_id).exclude(blocked_reason="").update(not_before=Now())
 
 
 def defer(job_id: int, pause_s: float) -> None:

@@ -14,21 +14,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import DataError, IntegrityError, transaction
+from django.db.models import QuerySet
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
-from .. import errors, lifecycle
-from ..lifecycle import JobStatus
+from .. import errors, lifecycle, queries
+from ..lifecycle import Event, JobStatus
 from ..models import ClusterLink, HpcJob, OutboxCursor
 from . import leases, moves, reports
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN_TO_CLUSTER = "unknown_to_cluster"
 UNKNOWN_DETAIL = (
-    "The cluster's client does not know this job any more (was its state directory removed?)."
-    " Look for it by its name {tag} in the batch system, then look again or declare it lost."
+    "The cluster's client does not know this job any more (was its state directory removed?)"
+    " and is asked again every 10 minutes. Look for it by its name {tag} in the batch system, then"
+    " look again or declare it lost."
 )
+ASK_AGAIN_S = 600.0
 SOURCE = "cluster"
+SIGHTINGS = (Event.QUEUE, Event.START)
+"""The scheduler has shown the job."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,25 @@ def reconcile(
         link = leases.locked(cluster_id, epoch)
         if not link.catching_up_to or cursor(cluster_id, link.outbox_id) >= link.catching_up_to:
             _catch_up(cluster_id, states)
-        _clear_unknown(cluster_id, [state.tag for state in states])
+        known = _blocked(cluster_id, [state.tag for state in states], queries.UNKNOWN_TO_CLUSTER)
+        known.update(**moves.UNBLOCKED)
         _note_unknown(cluster_id, unknown)
         return _ended_here(cluster_id, extra)
+
+
+def note_asked_again(
+    cluster_id: int, epoch: int, known: Sequence[str], unknown: Sequence[str]
+) -> None:
+    """What came of asking the client about jobs that the cluster had told nothing of (tags).
+
+    What it knows of them comes as events, in their order; if that is nothing, it says so anew.
+    """
+    with transaction.atomic():
+        leases.locked(cluster_id, epoch)
+        # One that was told anew to be without evidence meanwhile is due no more.
+        due = _blocked(cluster_id, known, *queries.LOST_SIGHT).exclude(not_before=None)
+        due.update(**moves.UNBLOCKED)
+        _note_unknown(cluster_id, unknown)
 
 
 def _receive_one(cluster_id: int, event: ClusterEvent) -> None:
@@ -152,6 +173,9 @@ def _carry_out(job_id: int, report: reports.Report) -> None:
         )
         if not outcome.is_legal:
             return
+        if report.event in SIGHTINGS:  # also where the status stays: seen again
+            rows = HpcJob._base_manager.filter(pk=job_id, blocked_reason__in=queries.LOST_SIGHT)
+            rows.update(**moves.UNBLOCKED)
     if report.blocked_reason:
         moves.block(job_id, report.blocked_reason, report.cause, _retry(report))
 
@@ -200,21 +224,28 @@ def _tells_more(job: HpcJob, report: reports.Report) -> bool:
     return after is not job.status or told_id != job.scheduler_job_id
 
 
-def _clear_unknown(cluster_id: int, tags: Sequence[str]) -> None:
-    HpcJob._base_manager.filter(
-        cluster=cluster_id, tag__in=_tags(tags), blocked_reason=UNKNOWN_TO_CLUSTER
-    ).update(**moves.UNBLOCKED)
+def _blocked(cluster_id: int, tags: Sequence[str], *reasons: str) -> QuerySet[HpcJob]:
+    rows = HpcJob._base_manager.filter(cluster=cluster_id, tag__in=_tags(tags))
+    return rows.filter(blocked_reason__in=reasons)
 
 
 def _note_unknown(cluster_id: int, tags: Sequence[str]) -> None:
     rows = HpcJob._base_manager.filter(cluster=cluster_id, tag__in=_tags(tags))
     # Never heard of there: ask again, as if the claim were of an epoch long gone.
     rows.filter(job_status=JobStatus.SUBMITTING).update(claimed_epoch=0)
-    lost = rows.filter(job_status__in=lifecycle.IN_SCHEDULER) | rows.filter(
-        job_status=JobStatus.CANCELLING
-    ).exclude(scheduler_job_id="")
-    for job in lost.exclude(blocked_reason=UNKNOWN_TO_CLUSTER):
-        moves.block(job.pk, UNKNOWN_TO_CLUSTER, UNKNOWN_DETAIL.format(tag=job.tag))
+    in_scheduler = rows.filter(job_status__in=lifecycle.IN_SCHEDULER)
+    known_so = in_scheduler.filter(blocked_reason=queries.UNKNOWN_TO_CLUSTER)
+    known_so.update(not_before=moves.in_future(ASK_AGAIN_S))
+    _block_unknown(in_scheduler, moves.in_future(ASK_AGAIN_S))
+    # A cancel that is asked again finds the job by its id.
+    cancelling = rows.filter(job_status=JobStatus.CANCELLING).exclude(scheduler_job_id="")
+    _block_unknown(cancelling, None)
+
+
+def _block_unknown(rows: QuerySet[HpcJob], retry_at: Combinable | None) -> None:
+    for job in rows.exclude(blocked_reason=queries.UNKNOWN_TO_CLUSTER):
+        detail = UNKNOWN_DETAIL.format(tag=job.tag)
+        moves.block(job.pk, queries.UNKNOWN_TO_CLUSTER, detail, retry_at)
 
 
 def _ended_here(cluster_id: int, tags: Sequence[str]) -> list[str]:

@@ -47,4 +47,7 @@ def reconcile(cluster_id: int, epoch: int, compared: messages.Compared) -> list[
 def note_asked_again(cluster_id: int, epoch: int, compared: messages.Compared) -> None:
     """Record what the client knows of jobs that it was asked about again."""
     known = [state.tag for state in compared.jobs]
-    link_services.note_asked_again(cluster_id, epoch, known, compared.unknown)
+    try:
+        link_services.note_asked_again(cluster_id, epoch, known, compared.unknown)
+    except controller_errors.LeaseLost as problem:
+        raise errors.LinkClosed(str(problem)) from problem

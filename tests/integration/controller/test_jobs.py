@@ -162,6 +162,15 @@ def test_what_the_cluster_lacks_is_refused_by_name(cluster: HpcCluster) -> None:
         jobs.submit(HpcJob(cluster=cluster), {"script": SCRIPT, "resources": {"memory_mib": 1}})
 
 
+def test_a_cluster_that_knows_no_resources_refuses_any_by_name(cluster: HpcCluster) -> None:
+    asks = {"script": SCRIPT, "resources": {"walltime_s": 60}}
+    jobs.submit(HpcJob(cluster=cluster), asks)
+    ClusterLink.objects.update(capabilities={"resources": []})
+    with pytest.raises(errors.Invalid, match=r"north.*knows no walltime_s"):
+        jobs.submit(HpcJob(cluster=cluster), asks)
+    jobs.submit(HpcJob(cluster=cluster), {"script": SCRIPT})
+
+
 def test_a_job_without_a_cluster_waits_and_goes_on_when_one_comes_up(
     cluster: HpcCluster, sent: Sent, on_commit: Any
 ) -> None:

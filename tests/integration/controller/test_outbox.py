@@ -1,10 +1,12 @@
 """Events are applied once and in order; no event, however hostile, breaks the batch."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 
-from controller import errors
+from controller import errors, queries
 from controller.lifecycle import JobStatus
 from controller.models import ClusterLink, HpcCluster, HpcJob, OutboxCursor
 from controller.services import clusters, jobs, links
@@ -290,6 +292,60 @@ def test_what_the_client_does_not_know_is_asked_again_or_told_to_a_person(
     reconcile(client, ClusterJobState(job.tag, "running"))
     job.refresh_from_db()
     assert job.blocked_reason == ""
+
+
+@pytest.mark.parametrize("reason", ["unknown_to_cluster", "no_evidence"])
+def test_a_lost_job_is_asked_about_again_and_goes_on_if_it_is_known(
+    client: Client, make_job: MakeJob, reason: str
+) -> None:
+    known, unknown = (make_job(JobStatus.RUNNING, cluster=client.cluster) for _ in range(2))
+    for job in (known, unknown):
+        jobs.block(job.pk, reason, "gone")
+        jobs.look_again(job)
+        assert job.blocked_reason == reason
+    tags = queries.lost_sight_of(client.cluster.pk, 10)
+    assert tags == [known.tag, unknown.tag]
+    links.note_asked_again(client.cluster.pk, client.lease.epoch, tags[:1], tags[1:])
+    for job in (known, unknown):
+        job.refresh_from_db()
+    assert (known.blocked_reason, unknown.blocked_reason) == ("", "unknown_to_cluster")
+    assert queries.lost_sight_of(client.cluster.pk, 10) == []
+
+
+def test_a_job_unknown_to_its_cluster_is_asked_about_now_and_then(
+    client: Client, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.RUNNING, cluster=client.cluster)
+    reconcile(client, unknown=[job.tag])
+    for _ in range(2):
+        assert queries.lost_sight_of(client.cluster.pk, 10) == []
+        HpcJob._base_manager.update(not_before=Now() - timedelta(seconds=1))
+        assert queries.lost_sight_of(client.cluster.pk, 10) == [job.tag]
+        links.note_asked_again(client.cluster.pk, client.lease.epoch, [], [job.tag])
+    job.refresh_from_db()
+    assert job.blocked_since < job.not_before
+
+
+def test_a_block_told_while_the_client_was_asked_stays(client: Client, make_job: MakeJob) -> None:
+    job = make_job(JobStatus.RUNNING, cluster=client.cluster)
+    words = {"reason": "no_evidence", "message": "gone for a day"}
+    client.send(client.event(job.tag, "blocked", **words))
+    jobs.look_again(job)
+    client.send(client.event(job.tag, "blocked", **words))
+    links.note_asked_again(client.cluster.pk, client.lease.epoch, [job.tag], [])
+    job.refresh_from_db()
+    assert job.blocked_reason == "no_evidence"
+
+
+@pytest.mark.parametrize("reason", ["unknown_to_cluster", "no_evidence"])
+def test_a_lost_job_that_is_seen_again_goes_on(
+    client: Client, make_job: MakeJob, reason: str
+) -> None:
+    job = make_job(JobStatus.RUNNING, cluster=client.cluster)
+    jobs.block(job.pk, reason, "gone")
+    client.send(client.event(job.tag, "running"))
+    job.refresh_from_db()
+    assert (job.status, job.blocked_reason) == (JobStatus.RUNNING, "")
 
 
 def test_jobs_of_another_cluster_are_out_of_a_comparisons_reach(

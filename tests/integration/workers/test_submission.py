@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from cluster_client.protocol import messages
+from controller import queries
 from controller.lifecycle import Event, JobStatus
 from controller.models import ClusterLink, HpcCluster, HpcJob
 from controller.services import jobs
 from tests.integration.workers import peer as peers
 from workers.links import clock, connection, lease, watchdog
 from workers.links.link import HeldLink, State
-from workers.operations import cancellation, deletion, submission
+from workers.operations import cancellation, comparison, deletion, submission, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -102,11 +103,12 @@ def test_a_passing_refusal_leaves_the_job_pending_with_the_words(
     assert job.attempt == 1, "not due before its pause is over"
 
 
+@pytest.mark.parametrize("reason", ["invalid_request", "tag_reused"])
 def test_a_final_refusal_ends_the_job_with_the_words(
-    short_directory: Path, cluster: HpcCluster
+    short_directory: Path, cluster: HpcCluster, reason: str
 ) -> None:
     job = pending(cluster)
-    with linked(short_directory, cluster, rejected("invalid_request", transient=False)) as link:
+    with linked(short_directory, cluster, rejected(reason, transient=False)) as link:
         submission.drain(link, 5)
     job.refresh_from_db()
     assert (job.status, job.job_details) == (JobStatus.ERROR, "The scheduler's words.")
@@ -180,6 +182,44 @@ def test_a_mute_link_sends_and_claims_nothing(short_directory: Path, cluster: Hp
         assert submission.drain(link, 5) == 0
     job.refresh_from_db()
     assert (job.status, asked) == (JobStatus.PENDING, [])
+
+
+def test_lost_jobs_are_compared_again_once_they_are_due(
+    short_directory: Path, cluster: HpcCluster
+) -> None:
+    found, lost, running = (pending(cluster) for _ in range(3))
+    for job in (found, lost, running):
+        jobs.apply(job.pk, Event.START, source="test")
+    for job in (found, lost):
+        jobs.block(job.pk, "unknown_to_cluster", "gone")
+        jobs.look_again(job)
+    asked: list[messages.Compare] = []
+
+    def answer(message: messages.Compare) -> messages.Compared:
+        asked.append(message)
+        states = (messages.JobState(found.tag, "submitted", "7"),)
+        return messages.Compared(states, (lost.tag,), (running.tag,))
+
+    with linked(short_directory, cluster, answer) as link:
+        sweep.sweep(link)
+        sweep.sweep(link)
+    assert asked == [messages.Compare((found.tag, lost.tag))]
+    found.refresh_from_db()
+    lost.refresh_from_db()
+    assert (found.blocked_reason, lost.blocked_reason) == ("", "unknown_to_cluster")
+
+
+def test_lost_jobs_stay_due_while_nobody_answers(
+    short_directory: Path, cluster: HpcCluster
+) -> None:
+    job = pending(cluster)
+    jobs.apply(job.pk, Event.START, source="test")
+    jobs.block(job.pk, "no_evidence", "gone")
+    jobs.look_again(job)
+    error = messages.Error("not_stored", "No space left.", transient=True)
+    with linked(short_directory, cluster, lambda _m: error) as link:
+        comparison.ask_again(link)
+    assert queries.lost_sight_of(cluster.pk, 10) == [job.tag]
 
 
 def test_a_cancel_names_tag_and_id_and_is_asked_once_for_a_while(

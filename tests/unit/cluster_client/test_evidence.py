@@ -43,6 +43,15 @@ def test_a_requeued_job_is_queued_with_a_higher_run():
     assert (again.record.state, again.record.run, kinds(again)) == (RUNNING, 1, ["running"])
 
 
+@pytest.mark.parametrize("state", [schedulers.RUNNING, schedulers.QUEUED])
+def test_a_job_told_to_be_without_evidence_is_told_again_when_it_is_seen(state):
+    known = judge(SUBMITTED_JOB, Sighting(state)).record
+    seen = judge(replace(known, is_blocked=True, missing_since=1.0), Sighting(state))
+    assert kinds(seen) == [state]
+    assert (seen.record.is_blocked, seen.record.missing_since) == (False, 0.0)
+    assert judge(seen.record, Sighting(state)) is None
+
+
 def test_an_end_carries_code_signal_and_reason():
     seen = schedulers.sighting_of_exit(137, NOW - 3, words="ended")
     change = judge(RUNNING_JOB, seen)
@@ -72,7 +81,8 @@ def test_a_day_without_evidence_is_told_once_and_forgotten_when_the_job_is_seen(
     assert blocked.events[0].data["reason"] == "no_evidence"
     assert judge(blocked.record, Sighting(schedulers.ABSENT), NOW + 2 * DAY_S) is None
     seen = judge(blocked.record, Sighting(schedulers.RUNNING))
-    assert (seen.record.missing_since, seen.record.is_blocked, seen.events) == (0.0, False, ())
+    assert (seen.record.missing_since, seen.record.is_blocked) == (0.0, False)
+    assert kinds(seen) == ["running"]
 
 
 def test_a_cancelled_job_is_cancelled_unless_it_had_ended_before():
