@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from .. import lifecycle
-from .job import HpcJob
+from .job import STATUSES, HpcJob
 
 
 class AppendOnly(models.QuerySet["JobEvent"]):
@@ -32,8 +32,8 @@ class JobEvent(models.Model):
     event = models.CharField(
         max_length=32, choices=[(event.value, event.value) for event in lifecycle.Event]
     )
-    status_before = models.IntegerField()
-    status_after = models.IntegerField()
+    status_before = models.IntegerField(choices=STATUSES)
+    status_after = models.IntegerField(choices=STATUSES)
     source = models.CharField(max_length=32, help_text="user, worker, sweep, cluster or admin")
     cause = models.TextField(blank=True)
     run = models.PositiveIntegerField(default=0)

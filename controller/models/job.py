@@ -15,6 +15,8 @@ from django.db.models.functions import Now
 from .. import lifecycle
 from .cluster import HpcCluster
 
+STATUSES = [(status.value, status.label) for status in lifecycle.JobStatus]
+
 LIFECYCLE_FIELDS = frozenset(
     {
         "tag", "job_status", "cluster", "attempt", "run", "scheduler_job_id",
@@ -54,7 +56,7 @@ class HpcJob(models.Model):
         HpcCluster, on_delete=models.PROTECT, null=True, blank=True, related_name="jobs"
     )
     job_status = models.IntegerField(
-        choices=[(status.value, status.label) for status in lifecycle.JobStatus],
+        choices=STATUSES,
         default=lifecycle.JobStatus.DRAFT.value,
         db_index=True,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import conf, errors, publish
+from ..lifecycle import JobStatus
 from ..models import HpcJob
 
 LIMIT_S = 30.0
@@ -44,6 +45,8 @@ def read_whole(job: HpcJob, path: str) -> Iterator[bytes]:
 def _call(verb: str, job: HpcJob, *arguments: Any) -> dict[str, Any]:
     if job.cluster_id is None or not job.attempt:
         raise errors.NotFound(f"Job {job.pk} was never sent to a cluster: it has no files.")
+    if job.status is JobStatus.DELETED:
+        raise errors.NotFound(f"The data of job {job.pk} was deleted on request.")
     return publish.call_files(verb, job.pk, *arguments, timeout_s=LIMIT_S)
 
 

@@ -16,7 +16,7 @@ from controller.lifecycle import JobStatus
 from controller.models import ClusterLink, HpcCluster, HpcJob, OutboxCursor, UpkeepLease, Worker
 from controller.models.token import WebsocketToken
 from controller.models.transfer import FileTransfer
-from controller.services import links
+from controller.services import jobs, links
 
 from .conftest import SCRIPT, MakeJob
 
@@ -226,6 +226,15 @@ def test_a_jobs_page_offers_what_its_life_allows(
     legal = lifecycle.legal_events(status)
     for name, verb in VERBS.items():
         assert (f'name="_hpc_{name}"' in page) == (verb.event in legal)
+
+
+def test_a_jobs_history_names_its_statuses(admin_client: Client, make_job: MakeJob) -> None:
+    job = make_job(JobStatus.SUBMITTED)
+    jobs.apply(job.pk, lifecycle.Event.EXCEED_WALL_TIME, source="cluster")
+    for page in (url("hpcjob", "change", job.pk), url("jobevent", "changelist")):
+        text = admin_client.get(page).content.decode()
+        assert "Wall time exceeded" in text
+        assert ">401<" not in text
 
 
 def test_a_button_on_a_jobs_page_does_it(admin_client: Client, make_job: MakeJob) -> None:

@@ -364,6 +364,13 @@ def test_output_is_read_in_slices_to_its_end(
     assert hpc("job", "output", job.pk, "--stderr").out == "trouble\n"
 
 
+def test_output_of_a_deleted_job_says_that_it_was_deleted(
+    cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.DELETED, cluster=cluster, attempt=1)
+    assert_refused(hpc("job", "output", job.pk), f"job {job.pk}", "deleted")
+
+
 def test_a_copy_is_adopted(cluster: HpcCluster) -> None:
     ClusterLink.objects.update(instance_id="production")
     assert_refused(hpc("cluster", "connect", "north", "--wait", "--limit", "0.1"), "No worker")
