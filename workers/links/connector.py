@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from . import carriers, clock, connection, errors, greeting, lease, pool, watchdog
+from . import carriers, clock, connection, errors, greeting, lease, pool, silence, watchdog
 from .link import HeldLink, State
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class Connector:
         self._gone = gone
         self._pool = pool.KeyedPool("hpc-connector", pace.connectors)
         self._failures: dict[int, int] = {}
+        self._silences = silence.Silences()
 
     def close(self, limit_s: float) -> None:
         """End the threads."""
@@ -107,23 +108,31 @@ class Connector:
     def _connect(self, link: HeldLink) -> None:
         if not link.become(State.CONNECTING):
             return
+        is_forced = self._silences.must_force(link.cluster_id, clock.now())
         try:
-            self._open(link, is_forced=False)
+            self._open(link, is_forced)
             try:
                 self._greet(link)
             except greeting.MustReconnect as refusal:
                 link.close(str(refusal))
                 self._open(link, refusal.is_forced)
                 self._greet(link)
+            self._silences.answered(link.cluster_id)
         except errors.CannotConnect as problem:
+            self._note_silence(link, problem.reason)
             self._give_back(link, problem)
         except greeting.MustReconnect as problem:
             self._give_back(link, errors.CannotConnect("refused", str(problem)))
         except errors.LinkError as problem:
+            self._note_silence(link, problem.code)
             self._give_back(link, errors.CannotConnect(problem.code, str(problem)))
         except Exception as problem:
             logger.exception("link.connect_failed", extra={"cluster_id": link.cluster_id})
             self._give_back(link, errors.CannotConnect("failed", repr(problem)))
+
+    def _note_silence(self, link: HeldLink, reason: str) -> None:
+        if reason in (errors.NO_DAEMON, errors.NoAnswer.code):
+            self._silences.unanswered(link.cluster_id)
 
     def _open(self, link: HeldLink, is_forced: bool) -> None:
         channel = self._records.connect(link.cluster_id, link.epoch, is_forced, self._db)

@@ -12,6 +12,9 @@ LinkError
 
 from __future__ import annotations
 
+NO_DAEMON = "no_daemon"
+"""Reason of a CannotConnect: a socket took the connection and nobody greeted on it."""
+
 
 class LinkError(Exception):
     """Base of the errors of links."""

@@ -41,7 +41,7 @@ class Frames:
             )
         except (websocket.WebSocketException, OSError) as problem:
             raise errors.CannotConnect(
-                "no_daemon", f"No WebSocket greeting: {problem}"
+                errors.NO_DAEMON, f"No WebSocket greeting: {problem}"
             ) from problem
         receive = self._socket._recv
         self._socket.frame_buffer = self._buffer = BoundedFrames(receive, limit_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 from controller.lifecycle import JobStatus
 from controller.models import JobEvent
@@ -121,3 +122,21 @@ def test_a_missing_client_blocks_the_link_with_what_to_do(stack: Stack) -> None:
     (stack.client_path / "gone.py").rename(stack.client_path / "client.py")
     clusters.connect(cluster)
     stack.wait_up(cluster)
+
+
+def test_a_daemon_that_hangs_is_replaced_and_retires_when_it_wakes(stack: Stack) -> None:
+    stack.start_worker({"HPC_CONNECT_TIMEOUT_S": "2"})
+    cluster = stack.add_cluster()
+    seen = stack.wait_up(cluster)
+    running = stack.submit(cluster, stack.script(seconds=20))
+    stack.wait_status(running, JobStatus.RUNNING)
+    pid = seen.daemon_pid
+    assert pid is not None
+    with stack.frozen(pid):
+        stack.wait(lambda: stack.link(cluster).generation > seen.generation, "a newer daemon")
+        stack.wait_up(cluster)
+        assert stack.wait_status(stack.submit(cluster)).status is JobStatus.COMPLETED
+    stack.wait(lambda: not Path(f"/proc/{pid}").exists(), "the old daemon to retire")
+    assert stack.link(cluster).state == "up"
+    assert stack.wait_status(running).status is JobStatus.COMPLETED
+    assert len(stack.runs()) == 2
