@@ -41,7 +41,7 @@ TIERS = (
     Tier("unit", ("tests/unit",)),
     Tier("integration", ("tests/integration",), is_parallel=True),
     Tier("database", ("-m", "database", "tests/unit", "tests/integration"), "postgresql", True),
-    Tier("acceptance", ("tests/acceptance",), is_parallel=True),
+    Tier("acceptance", ("tests/acceptance",)),
 )
 
 
