@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 
 import pytest
 
 from controller.lifecycle import JobStatus
-from controller.models import HpcCluster
+from controller.models import HpcCluster, HpcJob
 from tests.stack import Stack
 
 POINTS = [f"worker.submit.{number}" for number in range(1, 6)] + [
@@ -23,11 +24,15 @@ def test_jobs_outlive_a_worker_killed_at_each_step(any_stack: Stack) -> None:
         stack.start_worker(environment)
     cluster = stack.add_cluster()
     stack.wait_up(cluster)
-    submitted = []
-    for number in range(1, len(POINTS) + 1):
+    submitted: list[HpcJob] = []
+
+    def have_died(number: int) -> bool:
         if all(stack.is_over(job) for job in submitted):
             submitted.append(stack.submit(cluster))
-        stack.wait(lambda number=number: stack.dead_workers() == number, f"death {number}")
+        return stack.dead_workers() >= number
+
+    for number in range(1, len(POINTS) + 1):
+        stack.wait(partial(have_died, number), f"death {number}")
         if len(stack.workers) <= len(POINTS):
             stack.start_worker(environment)
     assert [point for point in POINTS if not stack.marker_of(point).exists()] == []
