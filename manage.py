@@ -2,14 +2,21 @@
 """The command line of the standalone project."""
 
 import os
+import sys
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 
 
 def main() -> None:
-    """Run one management command."""
+    """Run one management command; settings that can't be used are one sentence."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controller.project.settings")
-    execute_from_command_line()
+    try:
+        execute_from_command_line()
+    except ImproperlyConfigured as problem:
+        if "--traceback" in sys.argv:
+            raise
+        sys.exit(" ".join(str(problem).split()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,18 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from . import conf
+from . import conf, errors
+
+IMPORT_ERRORS = (ImportError, ImproperlyConfigured, ValueError, TypeError)
+"""What a path that leads nowhere raises: ValueError and TypeError where it begins with a dot."""
+
+
+def refuse_bad_settings() -> None:
+    """Raise Misconfigured with a sentence for each setting that must stop a start."""
+    found = [*check_settings(None), *check_job_class(None)]
+    sentences = [str(message.msg) for message in found if message.is_serious()]
+    if sentences:
+        raise errors.Misconfigured(" ".join(sentences))
 
 
 @checks.register()
@@ -47,7 +58,7 @@ def _job_class_problems(path: str) -> list[checks.CheckMessage]:
 
     try:
         job_class = import_string(path)
-    except (ImportError, ImproperlyConfigured) as error:
+    except IMPORT_ERRORS as error:
         return [checks.Error(f"HPC_JOB_CLASS is {path!r}: {error}.", id="hpc.E002")]
     if not (isinstance(job_class, type) and issubclass(job_class, HpcJob)):
         return [
@@ -65,7 +76,7 @@ def _chooser_problems() -> list[checks.CheckMessage]:
         return []
     try:
         chooser = import_string(path)
-    except ImportError as error:
+    except IMPORT_ERRORS as error:
         return [checks.Error(f"HPC_CLUSTER_CHOOSER is {path!r}: {error}.", id="hpc.E003")]
     if not callable(chooser):
         return [checks.Error(f"HPC_CLUSTER_CHOOSER is {path!r}: no function.", id="hpc.E003")]

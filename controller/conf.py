@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.signals import setting_changed
 
@@ -61,7 +62,9 @@ class Conf:
         is_required=True,
     )
     secret_keys: tuple[str, ...] = _setting(
-        (), "Keys for what is kept secret, newest first; separated by commas.", is_required=True
+        (),
+        "Fernet keys for what is kept secret, newest first; separated by commas.",
+        is_required=True,
     )
     job_class: str = _setting(
         "controller.models.HpcJob", "Dotted path of the model that jobs are loaded as."
@@ -219,7 +222,13 @@ def _check_range(name: str, field: dataclasses.Field[Any], value: Any) -> None:
 
 
 def _contradictions(conf: Conf) -> list[str]:
-    sentences = []
+    sentences = [
+        f"HPC_SECRET_KEYS: key {number} is no Fernet key (32 bytes in URL-safe base64); make one"
+        " with `python -c 'from cryptography.fernet import Fernet;"
+        " print(Fernet.generate_key().decode())'`."
+        for number, key in enumerate(conf.secret_keys, 1)
+        if not _is_fernet_key(key)
+    ]
     if not conf.lease_renew_s < conf.lease_mute_s < conf.lease_ttl_s:
         sentences.append(
             "HPC_LEASE_RENEW_S, HPC_LEASE_MUTE_S and HPC_LEASE_TTL_S must grow in this order, so"
@@ -235,6 +244,14 @@ def _contradictions(conf: Conf) -> list[str]:
             " HPC_ALLOW_FAULT_POINTS in a test."
         )
     return sentences
+
+
+def _is_fernet_key(key: str) -> bool:
+    try:
+        Fernet(key)
+    except ValueError:
+        return False
+    return True
 
 
 def _to_bool(name: str, raw: Any) -> bool:

@@ -21,7 +21,6 @@ from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
 from controller import conf, errors, publish
-from controller.services import jobs
 
 from .links.connector import Pace
 from .links.keeper import Keeper
@@ -128,9 +127,8 @@ class KeeperStep(bootsteps.StartStopStep):
         settings = conf.get()
         try:
             faults.configure(settings.fault_point)
-            jobs.job_class()
-        except (errors.Misconfigured, ImportError) as problem:
-            raise SystemExit(f"{problem} See the settings of this project.") from problem
+        except errors.Misconfigured as problem:
+            raise SystemExit(str(problem)) from problem
         queues = ClusterQueues(settings.cluster_task_cap)
         holder = f"{worker.hostname}.{os.getpid()}.{secrets.token_hex(3)}"
         keeper = Keeper(records.Records(holder, queues.changed), pace(settings))

@@ -88,7 +88,10 @@ def serves_us(queues: set[str]) -> bool:
 
 def refuse_unsafe() -> None:
     """Raise SystemExit with a sentence where a worker must not start."""
+    from controller import checks  # needs Django to be ready, which it is when a worker starts
+
     try:
+        checks.refuse_bad_settings()
         settings = conf.get()
     except errors.Misconfigured as problem:
         raise SystemExit(str(problem)) from problem

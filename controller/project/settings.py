@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
@@ -64,12 +66,14 @@ ASGI_APPLICATION = "controller.project.asgi.application"
 def _database() -> dj_database_url.DBConfig:
     url = os.environ.get("HPC_DATABASE_URL", "")
     if not url:
-        HPC_DATA_DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
-        url = f"sqlite:///{HPC_DATA_DIRECTORY / 'db.sqlite3'}"
+        url = f"sqlite:///{_data_directory() / 'db.sqlite3'}"
     try:
         database = dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True)
     except (ValueError, dj_database_url.UnknownSchemeError) as error:
-        raise ImproperlyConfigured(f"HPC_DATABASE_URL can't be read: {error}.") from error
+        raise ImproperlyConfigured(  # its value may hold a password
+            "HPC_DATABASE_URL can't be read: it must be a URL such as"
+            " postgres://user:password@host:5432/name or sqlite:////path/to/file."
+        ) from error
     if database["ENGINE"] == "django.db.backends.sqlite3":
         # Writers wait for each other instead of failing in the middle of a transaction.
         # Source: https://docs.djangoproject.com/en/5.2/ref/databases/#transactions-behavior
@@ -79,6 +83,41 @@ def _database() -> dj_database_url.DBConfig:
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
         }
     return database
+
+
+def _data_directory() -> Path:
+    try:
+        HPC_DATA_DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"HPC_DATA_DIRECTORY can't be made: {HPC_DATA_DIRECTORY}: {error.strerror}."
+        ) from error
+    return HPC_DATA_DIRECTORY
+
+
+def _redis() -> str:
+    url = os.environ.get("HPC_REDIS_URL", "redis://127.0.0.1:6379/0")
+    try:
+        parts = urlsplit(url)
+        is_server = parts.scheme in ("redis", "rediss") and parts.port != 0
+        is_good = bool(parts.hostname) if is_server else parts.scheme == "redis+socket"
+    except ValueError:  # no number as port
+        is_good = False
+    if not is_good:
+        raise ImproperlyConfigured(  # its value may hold a password
+            "HPC_REDIS_URL can't be read: it must be a URL such as redis://host:6379/0,"
+            " rediss://:password@host:6379/0 or redis+socket:///path/to/socket."
+        )
+    return url
+
+
+def _log_level() -> str:
+    level = os.environ.get("HPC_LOG_LEVEL", "INFO").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise ImproperlyConfigured(
+            f"HPC_LOG_LEVEL is {level!r}; it must be DEBUG, INFO, WARNING or ERROR."
+        )
+    return level
 
 
 DATABASES = {"default": _database()}
@@ -103,8 +142,7 @@ X_FRAME_OPTIONS = "DENY"
 
 # Celery, as the web side needs it: publishing fails at once when Redis is away, for the sweep
 # does what a lost nudge would have done. Workers add their own in workers.install.
-_redis_url = os.environ.get("HPC_REDIS_URL", "redis://127.0.0.1:6379/0")
-CELERY_BROKER_URL = CELERY_RESULT_BACKEND = _redis_url
+CELERY_BROKER_URL = CELERY_RESULT_BACKEND = _redis()
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -140,5 +178,5 @@ LOGGING = {
         }
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": os.environ.get("HPC_LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["stderr"], "level": _log_level()},
 }

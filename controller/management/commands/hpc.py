@@ -9,10 +9,11 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
-from controller import conf, errors
+from controller import checks, conf, errors
 from controller.management.verbs import clusters, jobs
 from controller.management.verbs.terminal import Console
 
@@ -43,10 +44,12 @@ class Command(BaseCommand):
 
 def _run(verb: Callable[[Console, Namespace], int], console: Console, options: Namespace) -> int:
     try:
-        conf.get()
+        checks.refuse_bad_settings()
         return verb(console, options)
     except errors.HpcError as error:
         console.note(str(error))
+    except ImproperlyConfigured as error:
+        console.note(" ".join(str(error).split()))
     except (OperationalError, ProgrammingError) as error:
         console.note(_database_sentence(error))
     except DatabaseError as error:

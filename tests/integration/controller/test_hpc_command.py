@@ -313,9 +313,44 @@ def test_a_database_without_tables_or_none_at_all_is_one_sentence(
     assert_refused(gone, "can't be reached", "HPC_DATABASE_URL")
 
 
-def test_a_bad_setting_is_one_sentence(checkout: Path, database_url: str) -> None:
-    bad = manage(checkout, database_url, "job", "list", HPC_LEASE_TTL_S="soon")
-    assert_refused(bad, "HPC_LEASE_TTL_S", "soon")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HPC_LEASE_TTL_S", "soon"),
+        ("HPC_INSTANCE_ID", "Has Spaces"),
+        ("HPC_SECRET_KEYS", "hunter2"),
+        ("HPC_JOB_CLASS", "no.such.Thing"),
+        ("HPC_CLUSTER_CHOOSER", "no.such"),
+        ("HPC_DATABASE_URL", "garbage"),
+        ("HPC_DATABASE_URL", "postgres://u:hunter2@host:port/x"),
+        ("HPC_DATABASE_URL", "mysql://u@host/x"),
+        ("HPC_REDIS_URL", "nonsense"),
+        ("HPC_REDIS_URL", "redis://:hunter2@host:port/0"),
+        ("HPC_LOG_LEVEL", "loud"),
+        ("HPC_DATA_DIRECTORY", "/dev/null/x"),
+    ],
+)
+def test_a_bad_setting_is_one_sentence(checkout: Path, name: str, value: str) -> None:
+    url = "" if name == "HPC_DATA_DIRECTORY" else "sqlite:////nonexistent/x"
+    settings = {"HPC_DATABASE_URL": url, name: value}
+    bad = manage(checkout, settings.pop("HPC_DATABASE_URL"), "job", "list", **settings)
+    assert_refused(bad)
+    assert name in bad.err or value.startswith("mysql"), bad.err
+    assert "hunter2" not in bad.err
+
+
+@pytest.mark.parametrize("name", ["HPC_DATABASE_URL", "HPC_REDIS_URL", "HPC_SECRET_KEYS"])
+def test_the_checks_of_a_start_name_a_bad_setting(checkout: Path, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(checkout / "manage.py"), "check"],
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "controller.project.settings", name: "x"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_wrong_usage_exits_with_2(checkout: Path, database_url: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from pytest_django import Settings
 
 from controller import checks, conf, errors
@@ -23,12 +24,13 @@ def test_text_from_an_environment_is_converted(settings: Settings) -> None:
     settings.HPC_LEASE_TTL_S = "12.5"
     settings.HPC_CLUSTER_TASK_CAP = "7"
     settings.HPC_ALLOW_LOCAL_CARRIER = "no"
-    settings.HPC_SECRET_KEYS = "new, old"
+    new, old = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    settings.HPC_SECRET_KEYS = f"{new}, {old}"
     found = conf.get()
     assert found.lease_ttl_s == 12.5
     assert found.cluster_task_cap == 7
     assert not found.allow_local_carrier
-    assert found.secret_keys == ("new", "old")
+    assert found.secret_keys == (new, old)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ def test_text_from_an_environment_is_converted(settings: Settings) -> None:
         ("HPC_INSTANCE_ID", ""),
         ("HPC_SECRET_KEYS", 5),
         ("HPC_SECRET_KEYS", []),
+        ("HPC_SECRET_KEYS", "hunter2"),
+        ("HPC_SECRET_KEYS", "\u00e9" * 44),
         ("HPC_SCRIPT_LIMIT_BYTES", 10**9),
     ],
 )
@@ -56,8 +60,9 @@ def test_a_bad_value_is_refused_by_name(settings: Settings, name: str, value: An
     assert any(name in str(found.msg) for found in checks.check_settings(None))
 
 
-def test_a_secret_is_not_shown_when_it_is_refused(settings: Settings) -> None:
-    settings.HPC_SECRET_KEYS = {"hunter2": 1}
+@pytest.mark.parametrize("value", [{"hunter2": 1}, ["hunter2"]])
+def test_a_secret_is_not_shown_when_it_is_refused(settings: Settings, value: Any) -> None:
+    settings.HPC_SECRET_KEYS = value
     with pytest.raises(errors.Misconfigured) as caught:
         conf.get()
     assert "hunter2" not in str(caught.value)
@@ -100,7 +105,9 @@ def test_a_misspelt_setting_is_warned_of(settings: Settings) -> None:
     assert "HPC_LEAS_TTL_S" in str(found.msg)
 
 
-@pytest.mark.parametrize("path", ["nowhere.Job", "controller.models.HpcCluster", "x", ""])
+@pytest.mark.parametrize(
+    "path", ["nowhere.Job", "controller.models.HpcCluster", "x", "", ".x", "..x.y"]
+)
 def test_a_job_class_that_is_none_is_refused(settings: Settings, path: str) -> None:
     settings.HPC_JOB_CLASS = path
     (found,) = checks.check_job_class(None)
@@ -108,7 +115,7 @@ def test_a_job_class_that_is_none_is_refused(settings: Settings, path: str) -> N
     assert "HPC_JOB_CLASS" in str(found.msg)
 
 
-@pytest.mark.parametrize("path", ["nowhere.choose", "controller.conf.PREFIX"])
+@pytest.mark.parametrize("path", ["nowhere.choose", "controller.conf.PREFIX", ".x"])
 def test_a_chooser_that_is_none_is_refused(settings: Settings, path: str) -> None:
     settings.HPC_CLUSTER_CHOOSER = path
     (found,) = checks.check_job_class(None)

@@ -53,7 +53,7 @@ CELERY_BROKER_URL = CELERY_RESULT_BACKEND = os.environ.get(
 )
 
 HPC_INSTANCE_ID = "observatory"
-HPC_SECRET_KEYS = ["only for tests"]
+HPC_SECRET_KEYS = ["b25seSBmb3IgdGVzdHMuLi4uLi4uLi4uLi4uLi4uLi4="]
 HPC_ALLOW_LOCAL_CARRIER = True
 HPC_ALLOW_ROOT = os.geteuid() == 0
 HPC_JOB_CLASS = "surveys.models.Survey"
