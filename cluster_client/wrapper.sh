@@ -6,9 +6,14 @@
 # One brace group, so that bash reads the whole file first: cut short, it is a syntax error and nothing of it runs.
 # (Cut within a conditional, bash 5.2 ends with 0 after the syntax error; hence the trap.)
 trap 'exit 122' EXIT
+case $- in *p*) ;; *) exec /bin/bash -p -- "$0" "$@" ;; esac   # started as "bash FILE": the first line was ignored
+# What acts on bash with -p too is kept for the script alone: a depth of functions, a limit of `read`, old and strict
+# behaviour (before 5.1 posix mode could not even parse this file), the meaning of [a-z].
+_w_kept=()
+for _w_s in FUNCNEST TMOUT BASH_COMPAT POSIXLY_CORRECT LC_ALL; do [[ ${!_w_s+x} ]] && _w_kept+=("$_w_s=${!_w_s}"); done
+set +o posix; unset FUNCNEST TMOUT BASH_COMPAT POSIXLY_CORRECT LC_ALL; LC_ALL=C
 {
 trap - EXIT
-case $- in *p*) ;; *) exec /bin/bash -p -- "$0" "$@" ;; esac   # started as "bash FILE": the first line was ignored
 
 # Names begin with _w_: a plain name could be one of the user's exported variables.
 _w_tag=@TAG@ _w_dir=@CONTROL@ _w_hints=@HINTS@ _w_sha256=@SHA256@
@@ -87,8 +92,9 @@ _w_post_witness
   trap : $_w_signals
   exec 8>&-                                                    # the witness watches the wrapper, not the keeper
   (
-    echo "pid $BASHPID" >&9
     trap : INT QUIT; trap - $_w_signals
+    echo "pid $BASHPID" >&9                                    # from here on a signal acts; before, one may get lost
+    ((${#_w_kept[@]})) && export "${_w_kept[@]}"
     exec 9>&- 2>&7 7>&-
     exec "${_w_command[@]}"
   ) <&0
@@ -99,9 +105,12 @@ exec 2>/dev/null
 _w_hint start
 
 _w_pid= _w_end=
-_w_hear() {     # SECONDS: one line from the keeper
-  local line; IFS= read -r -t "$1" -u 9 line || return
-  case $line in pid\ *) _w_pid=${line#* } ;; end\ *) _w_end=${line#* } ;; esac
+_w_hear() {     # all that the keeper has said. No `read -t SECONDS`: at its limit it throws away what it has read, and
+  local line    # a stopped job is long past any limit when it goes on. A line is there as a whole or not at all.
+  while read -t 0 -u 9; do
+    IFS= read -r -u 9 line
+    case $line in pid\ *) _w_pid=${line#* } ;; end\ *) _w_end=${line#* } ;; esac
+  done
 }
 _w_pass_on() {  # each pending signal, unless the witness died of it; never in a trap
   local s i
@@ -119,21 +128,24 @@ _w_pass_on() {  # each pending signal, unless the witness died of it; never in a
     fi
   done
 }
-until [[ $_w_pid$_w_end ]]; do _w_hear 0.2 || kill -0 $_w_keeper || break; done
-until [[ $_w_end ]]; do
-  [[ $_w_pending ]] || wait $_w_keeper
-  _w_hear 0.01
-  [[ $_w_end ]] && break
-  _w_pass_on
-  kill -0 $_w_keeper && continue
-  _w_hear 0.2 || break                                         # it was shot, and tells no more
+until _w_hear; [[ $_w_pid$_w_end ]]; do kill -0 $_w_keeper || break; PATH=$_w_path sleep 0.005; done
+if [[ $_w_pending && $_w_pid && ! $_w_end ]]; then             # whoever else had it, the script may not have
+  _w_early=$_w_pending _w_pending=
+  for _w_s in $_w_early; do kill -s "$_w_s" "$_w_pid"; done
+  kill -0 "$_w_witness" || _w_post_witness
+fi
+_w_status=
+while [[ ! $_w_end ]] && kill -0 $_w_keeper; do                # bash 5.2 can wait for ever for one that is gone
+  [[ $_w_pending ]] || { wait $_w_keeper; _w_status=$?; }
+  _w_hear
+  [[ $_w_end ]] || _w_pass_on
 done
 trap '' $_w_signals                                            # nothing may stop the record now
+_w_hear
 if [[ ! $_w_end && $_w_pid ]]; then                            # with its keeper shot nobody would know how it ends
   kill -KILL "$_w_pid"; _w_end=137
 elif [[ ! $_w_end ]]; then                                     # the signal came before the script had begun
-  wait $_w_keeper; _w_end=$?
-  ((_w_end > 128 && _w_end < 193)) || _w_end=143
+  ((_w_status > 128 && _w_status < 193)) && _w_end=$_w_status || _w_end=143
 fi
 
 # 4. The record, then the same end as the script's.

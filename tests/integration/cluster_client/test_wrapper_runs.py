@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -269,3 +273,57 @@ def test_what_the_user_exports_acts_in_the_script_alone(make_job, tmp_path):
     assert job.read("out").splitlines()[0] == str(trap)
     assert job.record()["tag"] == job.tag
     assert (job.directory / "stolen").exists() is False
+
+
+@pytest.mark.parametrize("argv", [("/bin/bash", "-p"), ("/bin/bash",)])
+def test_what_acts_on_bash_itself_acts_in_the_script_alone(make_job, argv):
+    job = make_job("#!/bin/sh\nexec /usr/bin/env\n")
+    names = ("FUNCNEST", "TMOUT", "BASH_COMPAT", "POSIXLY_CORRECT", "LC_ALL")
+    theirs = dict(zip(names, ("1", "0.000001", "3.1", "yes", "tr_TR.UTF-8")))
+    assert job.run(argv=argv, env={"PATH": os.environ["PATH"], **theirs}) == 0
+    assert job.record()["exit"] == 0
+    lines = job.read("out").splitlines()
+    assert {f"{name}={value}" for name, value in theirs.items()} <= set(lines)
+
+
+def test_a_limit_of_read_that_the_user_exports_loses_no_end(make_job):
+    job = make_job("sleep 0.3; exit 5")
+    assert job.run(env={"PATH": os.environ["PATH"], "TMOUT": "0.000001"}) == 5
+    assert job.record()["exit"] == 5
+
+
+def stop_and_continue(process, seed):
+    """Stop the job's whole group for a moment, again and again, until it has ended."""
+    chance = random.Random(seed)
+    deadline = time.monotonic() + 30
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(ProcessLookupError):
+            time.sleep(chance.uniform(0, 0.01))
+            os.killpg(process.pid, signal.SIGSTOP)
+            time.sleep(chance.choice([0.012, 0.2]))
+            os.killpg(process.pid, signal.SIGCONT)
+
+
+def test_jobs_that_are_suspended_at_random_end_as_their_scripts_did(make_job):
+    jobs = [make_job("echo ran >>ledger; exit 0") for _ in range(100)]
+
+    def run(number):
+        process = jobs[number].start()
+        stop_and_continue(process, number)
+        return process.wait(30), jobs[number].record()["exit"], jobs[number].read("ledger")
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(run, range(len(jobs)))) == {(0, 0, "ran\n")}
+
+
+def test_a_signal_that_comes_while_the_script_starts_is_not_lost(make_job):
+    def run(job):
+        process = job.start()
+        wait_until(lambda: job.has_hint("start"))
+        os.killpg(process.pid, signal.SIGTERM)
+        return process.wait(30), job.record()["exit"]
+
+    jobs = [make_job("#!/bin/sh\nexec sleep 60\n") for _ in range(200)]
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(run, jobs)) == {(143, 143)}
