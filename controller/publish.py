@@ -2,7 +2,8 @@
 
 Rules:
 - A nudge carries ids, fires after the commit, and is sent by a thread of its own, so that a
-  broker that hangs holds nobody up for more than SEND_LIMIT_S.
+  broker that hangs holds nobody up for more than SEND_LIMIT_S. What sending needs is imported
+  before that limit begins: in a fresh process on a loaded machine it takes longer.
 - A nudge that fails is forgotten, and for PAUSE_S no other is tried: the sweep does their work.
 - Names and queues are explicit, so that a portal's web process needs no routes.
 """
@@ -80,6 +81,8 @@ ANSWER_ERRORS: dict[str, type[errors.HpcError]] = {
     )
 }
 
+_import_lock = threading.Lock()
+_is_imported = False
 _pause_lock = threading.Lock()
 _paused_until = 0.0
 
@@ -170,6 +173,7 @@ def _send(name: str, identifier: int, queue: str) -> None:
     if time.monotonic() < _paused_until:
         return
     send = celery.current_app.send_task  # the caller's app: current_app is a matter of the thread
+    _import_transport()
     failure = _bounded(lambda: send(name, args=[identifier], queue=queue, ignore_result=True))
     if failure:
         _pause()
@@ -195,6 +199,22 @@ def _bounded(send: Callable[[], object]) -> str:
     if thread.is_alive():
         return f"no answer of the broker in {SEND_LIMIT_S:g} s"
     return failures[0] if failures else ""
+
+
+def _import_transport() -> None:
+    """Have Celery import, once a process, what it else imports at the first sending."""
+    global _is_imported  # noqa: PLW0603  # imports are a matter of the process
+    with _import_lock:
+        if _is_imported:
+            return
+        _is_imported = True
+        app = celery.current_app
+        try:
+            transport = app.connection_for_write().get_transport_cls()
+            parts = (transport, app.amqp, app.backend, app.events.Dispatcher)
+            logger.debug("ready to send nudges", extra={"parts": len(parts)})
+        except Exception as error:  # noqa: BLE001  # the sending will fail of it, and says so
+            logger.debug("sending can't be made ready", extra={"reason": _first_line(error)})
 
 
 def _pause() -> None:

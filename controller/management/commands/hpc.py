@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -34,12 +35,32 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run one verb; whatever goes wrong is one sentence on stderr."""
-        if options["verbosity"] < 2:
-            logging.getLogger("controller").setLevel(logging.WARNING)
         console = Console(self.stdout, self.stderr)
-        status = _run(options["run"], console, Namespace(**options))
+        with _quiet_log() if options["verbosity"] < 2 else nullcontext():
+            status = _run(options["run"], console, Namespace(**options))
         if status:
             sys.exit(status)
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Only errors on the terminal: what is worth a sentence, the verbs say themselves."""
+    loggers = (logging.getLogger(), logging.getLogger("controller"))
+    terminal = (sys.stdout, sys.stderr)
+    handlers = [
+        handler
+        for logger in loggers
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream in terminal
+    ]
+    levels = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(max(handler.level, logging.ERROR))
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
 
 
 def _run(verb: Callable[[Console, Namespace], int], console: Console, options: Namespace) -> int:

@@ -359,7 +359,7 @@ def test_wrong_usage_exits_with_2(checkout: Path, database_url: str) -> None:
     assert "'x' is no whole number above 0" in result.err
 
 
-def test_without_redis_a_job_is_accepted_all_the_same(
+def test_without_redis_a_job_is_accepted_all_the_same_and_the_log_is_quiet(
     checkout: Path, tmp_path: Path, script: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'db.sqlite3'}"
@@ -375,11 +375,14 @@ def test_without_redis_a_job_is_accepted_all_the_same(
     )
     words = ("cluster", "add", "north", "--host", "localhost", "--client-path", "/x")
     assert manage(checkout, url, *words).status == 0
-    result = manage(checkout, url, "job", "submit", "--cluster", "north", "--script", str(script))
-    assert result.status == 0
-    assert "nudge not sent, the sweep will do it" in result.err
+    submit = ("job", "submit", "--cluster", "north", "--script", str(script))
+    result = manage(checkout, url, *submit)
+    assert (result.status, len(result.err.splitlines())) == (0, 1)
+    assert "no link" in result.err
     shown = manage(checkout, url, "job", "list", "--json")
     assert json.loads(shown.out)[0]["status"] == "PENDING"
+    assert_refused(manage(checkout, url, "job", "delete", "1"), "Job 1 is Pending")
+    assert "nudge not sent" in manage(checkout, url, "-v", "2", *submit).err
 
 
 def test_output_is_read_in_slices_to_its_end(

@@ -6,11 +6,14 @@ import gc
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,6 +178,40 @@ def test_after_a_pause_nudges_are_tried_again(
     while not broker.llen(publish.QUEUE):
         assert time.monotonic() < deadline
         publish.connect(cluster.pk)
+
+
+SLOW_IMPORT = """
+import sys, time, importlib.abc
+import django
+django.setup()
+from controller import publish
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "kombu.transport.redis":
+            time.sleep(1.5 * publish.SEND_LIMIT_S)
+
+sys.meta_path.insert(0, Slow())
+assert "kombu.transport.redis" not in sys.modules
+publish.connect(7)
+"""
+
+
+def test_the_first_nudge_of_a_process_is_not_lost_to_slow_imports(
+    redis_url: str, broker: redis.Redis, checkout: Path
+) -> None:
+    subprocess.run(
+        [sys.executable, "-c", SLOW_IMPORT],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "controller.project.settings",
+            "HPC_REDIS_URL": redis_url,
+        },
+        cwd=checkout,
+        check=True,
+        timeout=60,
+    )
+    assert [m["headers"]["argsrepr"] for m in messages(broker, publish.QUEUE)] == ["[7]"]
 
 
 # Files --------------------------------------------------------------------------------------------
