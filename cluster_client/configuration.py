@@ -34,6 +34,7 @@ class Settings:
     hint_interval_s: float
     submit_parallel: int
     command_limit_s: float
+    login_limit_s: float
     lost_after_s: float
     log_size_bytes: int
     log_files: int

@@ -117,7 +117,7 @@ def _page(document: dict[str, Any]) -> str:
         lines.append(f"  server {link}, epoch {daemon['link']['epoch']}")
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(daemon["started_at"]))
         lines.append(f"  started {started}, generation {daemon['generation']}")
-        for name in ("scheduler", "jobs", "unacknowledged_events", "commands"):
+        for name in ("scheduler", "login_environment", "jobs", "unacknowledged_events", "commands"):
             if name in daemon["engine"]:
                 lines.append(f"  {name.replace('_', ' ')}: {daemon['engine'][name]}")
     return "\n".join(lines) + "\n"

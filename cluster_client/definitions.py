@@ -182,6 +182,14 @@ DEFINITIONS = (
         "A scheduler command that takes longer is ended.",
     ),
     Definition(
+        "HPC_LOGIN_LIMIT_S",
+        "login_limit_s",
+        _number(1, 3600),
+        60.0,
+        "s",
+        "A login shell with the set-up commands that takes longer is ended.",
+    ),
+    Definition(
         "HPC_LOST_AFTER_S",
         "lost_after_s",
         _number(1, 31536000),

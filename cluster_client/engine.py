@@ -29,8 +29,6 @@ from cluster_client.watcher import Intervals, Watcher
 
 logger = logging.getLogger(__name__)
 
-_LOGIN_LIMIT_S = 10.0
-
 
 class EngineSettings(Protocol):
     """What the engine reads of configuration.Settings."""
@@ -51,6 +49,8 @@ class EngineSettings(Protocol):
     def submit_parallel(self) -> int: ...
     @property
     def command_limit_s(self) -> float: ...
+    @property
+    def login_limit_s(self) -> float: ...
     @property
     def lost_after_s(self) -> float: ...
     @property
@@ -89,9 +89,7 @@ class Engine:
         self._fs = fs or Filesystem()
         self._started_at = time.time()
         self._is_stopped = False
-        self._login = login or LoginEnvironment(
-            lambda: environment.login_environment(settings.setup_commands, _LOGIN_LIMIT_S)
-        )
+        self._login = login or _login_of(settings)
         state = settings.state_directory
         self._hints = os.path.join(state, "hints")
         self._fence = Fence(self._fs, state, settings.generation)
@@ -186,6 +184,7 @@ class Engine:
         if not self._submitter.drain(drain_s):
             logger.warning("submissions cut off; they will be looked up")
         self._watcher.stop(drain_s)
+        self._login.stop()
         self._store.close()
         self._store.wake()
 
@@ -247,6 +246,7 @@ class Engine:
             "epoch": self._store.epoch,
             "outbox_id": self._store.outbox_id,
             "scheduler": self._scheduler.name,
+            "login_environment": self._login.state,
             "started_at": self._started_at,
             "jobs": dict(Counter(record.state for record in jobs)),
             "unacknowledged_events": self._store.last_seq - self._store.first_seq + 1,
@@ -280,6 +280,17 @@ class Engine:
             logger.exception("request failed", extra={"message_type": type(message).__name__})
             text = "The cluster client failed; its log on the cluster says why."
             return messages.Error("internal", text, transient=True)
+
+
+def _login_of(settings: EngineSettings) -> LoginEnvironment:
+    """Where set-up commands are asked for, nothing may run without them."""
+    who = environment.account()
+
+    def read() -> dict[str, str]:
+        return environment.login_environment(settings.setup_commands, settings.login_limit_s, who)
+
+    is_needed = bool(settings.setup_commands.strip())
+    return LoginEnvironment(read, None if is_needed else lambda: environment.minimal(who))
 
 
 def _own_program() -> tuple[str, ...]:

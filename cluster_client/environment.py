@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import random
 import re
 import secrets
 import threading
@@ -23,6 +24,12 @@ _REMOVED = re.compile(
     r"(SBATCH|SQUEUE|SACCT|SCANCEL|SRUN|SALLOC|HPC)_.*|PYTHON.*|SLURM_(?!CONF$).*"
     r"|_|SHLVL|PWD|OLDPWD|TERM"
 )
+
+
+_WORDS = 500
+"""How much of what the shell said is told, in characters."""
+_RETRY_CAP_S = 300.0
+_REFRESH_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,13 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def login_environment(
-    setup_commands: str, limit_s: float = 10.0, who: Optional[Account] = None
+    setup_commands: str, limit_s: float, who: Optional[Account] = None
 ) -> dict[str, str]:
-    """What a login shell and the set-up commands make of nothing; minimal, with a warning, if
-    they fail or take longer than `limit_s`.
+    """What a login shell and the set-up commands make of nothing.
 
     The commands run in the account's own shell, as in a session of the user. Start-up files may
-    print, and find an empty stdin.
+    print, and find an empty stdin. Raises EnvironmentUnread with the shell's words if they end
+    before the environment can be read, or take longer than `limit_s`.
     """
     who = who or account()
     marker = f"hpc-{secrets.token_hex(8)}"
@@ -82,13 +89,20 @@ def login_environment(
             environment=minimal(who),
             limit_s=limit_s,
         )
+    except errors.CommandFailed as error:
+        raise errors.EnvironmentUnread(_sentence(who, str(error))) from error
+    try:
         return scrubbed(_between(finished.stdout, marker))
-    except (errors.CommandFailed, ValueError) as error:
-        logger.warning(
-            "login environment could not be read, a minimal one is used",
-            extra={"shell": who.shell, "cause": str(error)},
-        )
-        return minimal(who)
+    except ValueError as error:
+        cause = f"{error} (exit status {finished.returncode})"
+        said = finished.stderr.strip()[-_WORDS:]
+        raise errors.EnvironmentUnread(_sentence(who, cause, said)) from error
+
+
+def _sentence(who: Account, cause: str, said: str = "") -> str:
+    text = f"The login environment of {who.user} ({who.shell}) could not be read: {cause}"
+    text = text.rstrip(".") + "."
+    return f"{text} The shell said: {said}" if said else text
 
 
 def _between(text: str, marker: str) -> dict[str, str]:
@@ -103,23 +117,51 @@ def _between(text: str, marker: str) -> dict[str, str]:
 
 
 class LoginEnvironment:
-    """The environment, read once on a thread of its own; who needs it earlier waits."""
+    """The environment, read on a thread of its own, and again now and then; who needs it before
+    the first reading waits.
 
-    def __init__(self, read: Callable[[], dict[str, str]]) -> None:
+    A reading that fails is tried again with a back-off. Until one succeeds there is `fallback`;
+    without one, whoever asks is told why (EnvironmentUnread): a job without its modules runs
+    wrongly, and a command without them may ask another scheduler. One that was read stays good
+    when a later reading fails.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], dict[str, str]],
+        fallback: Optional[Callable[[], dict[str, str]]] = None,
+        *,
+        retry_s: float = 60.0,
+    ) -> None:
         self._read = read
+        self._fallback = fallback
+        self._retry_s = retry_s
         self._value: dict[str, str] = {}
-        self._is_ready = threading.Event()
+        self._failure = ""
+        self._is_tried = threading.Event()
+        self._is_stopped = threading.Event()
 
     def start(self) -> None:
-        threading.Thread(target=self._fill, name="environment", daemon=True).start()
+        threading.Thread(target=self._keep, name="environment", daemon=True).start()
 
-    def _fill(self) -> None:
-        try:
-            self._value = self._read()
-        finally:
-            if not self._value:
-                self._value = minimal(account())
-            self._is_ready.set()
+    def stop(self) -> None:
+        self._is_stopped.set()
+
+    @property
+    def state(self) -> str:
+        """For people: how the environment stands."""
+        if not self._is_tried.is_set():
+            return "being read"
+        if not self._failure:
+            return "read"
+        have = "an older one" if self._value else "a minimal one" if self._fallback else "none"
+        return f"{have} is used: {self._failure}"
+
+    def wait(self) -> bool:
+        """Until the first reading has ended, well or not; True if that was still to come."""
+        is_early = not self._is_tried.is_set()
+        self._is_tried.wait()
+        return is_early
 
     def for_jobs(self, extra: Mapping[str, str]) -> dict[str, str]:
         """What a job starts with."""
@@ -130,5 +172,36 @@ class LoginEnvironment:
         return {**self._get(), "LC_ALL": "C", "TZ": "UTC"}
 
     def _get(self) -> dict[str, str]:
-        self._is_ready.wait()
-        return self._value
+        self._is_tried.wait()
+        if self._value:
+            return self._value
+        if self._fallback is not None:
+            return self._fallback()
+        raise errors.EnvironmentUnread(self._failure)
+
+    def _keep(self) -> None:
+        pause_s = self._retry_s
+        while True:
+            self._fill()
+            self._is_tried.set()
+            if self._failure:
+                wait_s = pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+                pause_s = min(2 * pause_s, max(self._retry_s, _RETRY_CAP_S))
+            else:
+                wait_s, pause_s = _REFRESH_S, self._retry_s
+            if self._is_stopped.wait(wait_s):
+                return
+
+    def _fill(self) -> None:
+        try:
+            value, failure = self._read(), ""
+        except errors.EnvironmentUnread as error:
+            value, failure = self._value, str(error)
+        except Exception:  # whoever waits must be told
+            logger.exception("login environment failed")
+            value, failure = self._value, "The client failed; its log on the cluster says why."
+        if failure and failure != self._failure:
+            logger.warning("login environment not read", extra={"cause": failure})
+        elif self._failure and not failure:
+            logger.info("login environment read")
+        self._value, self._failure = value, failure

@@ -6,7 +6,8 @@ ClientError
 ├── StoreDamaged          a store can be read by nobody; a person must look
 ├── Fenced                a newer generation holds the state directory: this daemon must end
 ├── CommandFailed         a command ended with a status or an output that can't be used
-│   └── CommandTimedOut   it was killed at its time limit; what it did is not known
+│   ├── CommandTimedOut   it was killed at its time limit; what it did is not known
+│   └── EnvironmentUnread there is no login environment yet: nothing may be started
 ├── PathRefused           a path that leads out of the job's directory, or is not ours
 └── InvalidRequest        what was asked for can't be meant (tag, script, resources)
 
@@ -67,6 +68,10 @@ class CommandFailed(ClientError):
 
 class CommandTimedOut(CommandFailed):
     code = "command_timed_out"
+
+
+class EnvironmentUnread(CommandFailed):
+    code = "environment"
 
 
 class PathRefused(ClientError):

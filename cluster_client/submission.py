@@ -241,6 +241,8 @@ class Submitter:
         except (errors.NotStored, errors.PathRefused, errors.SettingsError) as error:
             reason = error.reason if isinstance(error, errors.NotStored) else "not_stored"
             return self._reject(message.tag, schedulers.Refusal(reason, str(error), True))
+        if self._environment.wait():
+            self._store_intent(message)  # again: its limit counts from when its command may run
         faults.reach("daemon.submit.3")
         record = self._store.get(message.tag)
         if record is not None and record.cancel_requested_at:
@@ -278,11 +280,15 @@ class Submitter:
     def _run(
         self, message: messages.Submit, directory: str
     ) -> Union[schedulers.Accepted, schedulers.Refusal, schedulers.Unclear]:
+        try:
+            environment = self._environment.for_jobs(message.environment)
+        except errors.EnvironmentUnread as error:
+            return schedulers.Refusal(error.code, str(error), transient=True)
         job = schedulers.Submission(
             tag=message.tag,
             directory=directory,
             resources=message.resources,
-            environment=self._environment.for_jobs(message.environment),
+            environment=environment,
             umask=self._directories.umask,
             may_requeue=message.may_requeue,
         )

@@ -19,6 +19,7 @@ paths may be built with `os.path`; relative ones are refused. The README explain
 # HPC_HINT_INTERVAL_S = 0.2
 # HPC_SUBMIT_PARALLEL = 1
 # HPC_COMMAND_LIMIT_S = 60.0
+# HPC_LOGIN_LIMIT_S = 60.0
 # HPC_LOST_AFTER_S = 86400.0
 
 # HPC_LOG_SIZE_BYTES = 10485760

@@ -63,6 +63,7 @@ class Site:
             "hint_interval_s": 0.2,
             "submit_parallel": 1,
             "command_limit_s": 60.0,
+            "login_limit_s": 60.0,
             "lost_after_s": 86400.0,
             "fault_point": "",
             "umask": 0o077,
@@ -137,8 +138,9 @@ def start_engine(site):
 
     def start(fs=None, login=None, **changes):
         settings = SimpleNamespace(**site.settings(**changes))
-        login = login or LoginEnvironment(lambda: minimal(account()))
-        recorder = Recorder(Engine(settings, login=login, fs=fs))
+        if login is None:
+            login = LoginEnvironment(lambda: minimal(account()))
+        recorder = Recorder(Engine(settings, login=login or None, fs=fs))
         recorder.engine.start()
         started.append(recorder.engine)
         return recorder

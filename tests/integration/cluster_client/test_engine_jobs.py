@@ -211,6 +211,44 @@ def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
         assert answers[0].reason == "cancelled"
 
 
+def test_no_job_runs_without_the_set_up_commands_and_it_is_tried_again(start_engine, site):
+    there = threading.Event()
+
+    def read():
+        if not there.is_set():
+            raise errors.EnvironmentUnread("The shell said: no module named slurm")
+        return {"PATH": os.environ["PATH"], "FOO": "bar"}
+
+    engine = start_engine(login=LoginEnvironment(read, retry_s=0.1))
+    body = f"echo FOO=$FOO >>{site.ledger}"
+    refused = engine.submit(TAG, body)
+    assert (refused.reason, refused.transient) == ("environment", True)
+    assert "no module named slurm" in refused.message
+    assert "no module named slurm" in engine.engine.status()["login_environment"]
+    there.set()
+    wait_until(lambda: engine.engine.status()["login_environment"] == "read")
+    assert isinstance(engine.submit(TAG, body, attempt=2), messages.Submitted)
+    assert engine.wait(TAG)["exit_code"] == 0
+    assert site.ran() == ["FOO=bar"]
+
+
+def test_set_up_commands_that_fail_hold_jobs_back(start_engine, site):
+    engine = start_engine(
+        login=False, setup_commands="export FOO=bar\necho sorry >&2; exit 3", login_limit_s=30.0
+    )
+    refused = engine.submit(TAG, f"echo ran >>{site.ledger}")
+    assert (refused.reason, refused.transient) == ("environment", True)
+    assert "sorry" in refused.message
+    assert site.ran() == []
+
+
+def test_set_up_commands_that_take_longer_than_the_limit_hold_jobs_back(start_engine, site):
+    engine = start_engine(login=False, setup_commands="sleep 60", login_limit_s=1.0)
+    refused = engine.submit(TAG, f"echo ran >>{site.ledger}")
+    assert (refused.reason, refused.transient) == ("environment", True)
+    assert "1 s" in refused.message
+
+
 def test_a_job_whose_wrapper_is_shot_is_failed_only_when_all_of_it_is_gone(start_engine, site):
     engine = start_engine(poll_interval_s=0.3)
     answer = engine.submit(TAG, "sleep 2; touch done")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import logging
 import time
 
 import pytest
 
-from cluster_client import environment
+from cluster_client import environment, errors
 from cluster_client.environment import Account
+
+from .conftest import wait_until
 
 
 @pytest.fixture
@@ -66,20 +67,87 @@ def test_start_up_files_that_print_or_read_do_no_harm(read):
 
 
 @pytest.mark.parametrize(
-    ("profile", "setup"),
-    [("sleep 300", ""), ("exec true", ""), ("", "exit 3"), ("", "sleep 300"), ("unset PATH", "")],
+    ("profile", "setup", "words"),
+    [
+        ("sleep 300", "", "did not end within 1 s"),
+        ("exec true", "", "ended before the environment"),
+        ("", "echo no such module >&2; exit 3", "exit status 3). The shell said: no such module"),
+        ("", "export A=1; if", "yntax error"),
+        ("", "sleep 300", "did not end within 1 s"),
+        ("unset PATH", "", "no PATH"),
+        ("", "yes 0123456789 | head -100000 >&2; exit 1", "The shell said: "),
+    ],
 )
-def test_what_fails_or_hangs_leaves_a_minimal_one_with_a_warning(read, caplog, profile, setup):
+def test_what_fails_or_hangs_is_told_in_the_shells_words(read, profile, setup, words):
     started = time.monotonic()
-    with caplog.at_level(logging.WARNING):
-        made = read(profile, setup, limit_s=1.0)
+    with pytest.raises(errors.EnvironmentUnread) as caught:
+        read(profile, setup, limit_s=1.0)
     assert time.monotonic() - started < 10
-    assert set(made) == {"HOME", "USER", "LOGNAME", "SHELL", "PATH"}
-    assert caplog.records[0].cause
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
-def test_a_shell_that_does_not_exist_leaves_a_minimal_one(read):
-    assert set(read(shell="/no/such/shell")) == {"HOME", "USER", "LOGNAME", "SHELL", "PATH"}
+def test_a_shell_that_does_not_exist_is_told(read):
+    with pytest.raises(errors.EnvironmentUnread, match="/no/such/shell"):
+        read(shell="/no/such/shell")
+
+
+def answers(*given):
+    """A reading that gives, one after the other, what is given; an error is raised."""
+    left = iter(given)
+
+    def read():
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return read
+
+
+BROKEN = errors.EnvironmentUnread("The module is missing.")
+
+
+def test_without_a_fallback_the_failure_is_told_until_a_later_reading_succeeds(caplog):
+    read = answers(BROKEN, BROKEN, {"A": "1"})
+    it = environment.LoginEnvironment(read, retry_s=0.1)
+    it.start()
+    with pytest.raises(errors.EnvironmentUnread, match="The module is missing"):
+        it.for_jobs({})
+    with pytest.raises(errors.CommandFailed):
+        it.for_commands()
+    assert it.state == "none is used: The module is missing."
+    wait_until(lambda: it.state == "read")
+    assert it.for_jobs({}) == {"A": "1"}
+    it.stop()
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.cause for record in warnings] == ["The module is missing."]
+
+
+def test_with_a_fallback_it_is_used_until_a_later_reading_succeeds():
+    it = environment.LoginEnvironment(answers(BROKEN, {"A": "1"}), lambda: {"B": "2"}, retry_s=0.1)
+    it.start()
+    assert it.for_jobs({}) == {"B": "2"}
+    assert it.state == "a minimal one is used: The module is missing."
+    wait_until(lambda: it.for_jobs({}) == {"A": "1"})
+    it.stop()
+
+
+def test_one_that_was_read_stays_good_when_a_later_reading_fails(monkeypatch):
+    monkeypatch.setattr(environment, "_REFRESH_S", 0.05)
+    it = environment.LoginEnvironment(answers({"A": "1"}, BROKEN))
+    it.start()
+    wait_until(lambda: it.state == "an older one is used: The module is missing.")
+    assert it.for_jobs({}) == {"A": "1"}
+    it.stop()
+
+
+def test_a_reading_that_breaks_leaves_nobody_waiting():
+    it = environment.LoginEnvironment(answers(RuntimeError("a defect")))
+    it.start()
+    with pytest.raises(errors.EnvironmentUnread, match="log"):
+        it.for_jobs({})
+    it.stop()
 
 
 def test_who_needs_it_early_waits_and_commands_speak_english():

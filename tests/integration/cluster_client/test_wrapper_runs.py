@@ -278,8 +278,13 @@ def test_what_the_user_exports_acts_in_the_script_alone(make_job, tmp_path):
 @pytest.mark.parametrize("argv", [("/bin/bash", "-p"), ("/bin/bash",)])
 def test_what_acts_on_bash_itself_acts_in_the_script_alone(make_job, argv):
     job = make_job("#!/bin/sh\nexec /usr/bin/env\n")
-    names = ("FUNCNEST", "TMOUT", "BASH_COMPAT", "POSIXLY_CORRECT", "LC_ALL")
-    theirs = dict(zip(names, ("1", "0.000001", "3.1", "yes", "tr_TR.UTF-8")))
+    theirs = {
+        "FUNCNEST": "1",
+        "TMOUT": "0.000001",
+        "BASH_COMPAT": "3.1",
+        "POSIXLY_CORRECT": "yes",
+        "LC_ALL": "tr_TR.UTF-8",
+    }
     assert job.run(argv=argv, env={"PATH": os.environ["PATH"], **theirs}) == 0
     assert job.record()["exit"] == 0
     lines = job.read("out").splitlines()
