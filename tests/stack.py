@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,33 @@ class Stack:
         pid = self.link(cluster).daemon_pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
+
+    def freeze(self, worker: processes.Child) -> None:
+        """Stop a worker at a moment at which it holds no lock that all others need.
+
+        One that is stopped within a write to SQLite holds the whole database.
+        """
+
+        def is_frozen() -> bool:
+            worker.send(signal.SIGSTOP)
+            if self._is_writable():
+                return True
+            worker.send(signal.SIGCONT)
+            return False
+
+        self.wait(is_frozen, "a moment to freeze the worker")
+
+    def _is_writable(self) -> bool:
+        if not self.database_url.startswith("sqlite:"):
+            return True
+        name = dj_database_url.parse(self.database_url)["NAME"]
+        with closing(sqlite3.connect(name, timeout=0.2)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.rollback()
+        return True
 
     @contextmanager
     def frozen(self, pid: int) -> Iterator[None]:

@@ -68,7 +68,7 @@ def test_a_frozen_worker_sends_nothing_once_another_has_taken_over(stack: Stack)
     first = stack.start_worker()
     cluster = stack.add_cluster()
     before = stack.wait_up(cluster)
-    first.send(signal.SIGSTOP)
+    stack.freeze(first)
     stack.start_worker()
     job = stack.submit(cluster)
     stack.wait(
@@ -90,7 +90,7 @@ def test_a_worker_frozen_alone_greets_again_over_the_same_link(stack: Stack) -> 
     worker = stack.start_worker()
     cluster = stack.add_cluster()
     before = stack.wait_up(cluster)
-    worker.send(signal.SIGSTOP)
+    stack.freeze(worker)
     job = stack.submit(cluster)
     time.sleep(6)  # longer than the lease lives
     worker.send(signal.SIGCONT)
