@@ -98,8 +98,6 @@ class Submitter:
         """Submit the job, or say what became of it. Raises Fenced."""
         try:
             script = validation.submission(message)
-            if objection := self._batch.scheduler.objection(message):
-                raise errors.InvalidRequest(objection)
         except errors.InvalidRequest as error:
             return messages.Rejected(message.tag, error.code, str(error), transient=False)
         with self._lock:
@@ -229,6 +227,10 @@ class Submitter:
     # The steps ------------------------------------------------------------------------------
 
     def _submit_new(self, message: messages.Submit, script: bytes) -> Answer:
+        # Only now: what the scheduler offers may have changed since it took a job.
+        if objection := self._batch.scheduler.objection(message):
+            refusal = schedulers.Refusal(errors.InvalidRequest.code, objection, transient=False)
+            return self._reject(message.tag, refusal)
         with self._slots:  # around the intent too: its limit counts from when its command may run
             return self._take_steps(message, script)
 

@@ -14,6 +14,7 @@ from cluster_client import errors, local_jobs
 from cluster_client.environment import LoginEnvironment
 from cluster_client.filesystem import Filesystem
 from cluster_client.protocol import messages
+from cluster_client.schedulers import local
 
 from .conftest import submit_of, tag_of, wait_until
 
@@ -187,6 +188,23 @@ def test_a_cancel_before_the_submission_wins(start_engine, site):
     answer = engine.submit(TAG, f"echo ran >>{site.ledger}")
     assert (type(answer), answer.reason) == (messages.Rejected, "cancelled")
     assert not (site.jobs / TAG).exists()
+
+
+def test_what_the_scheduler_no_longer_offers_is_refused_for_new_jobs_alone(
+    start_engine, site, monkeypatch
+):
+    engine = start_engine()
+    body = f"echo ran >>{site.ledger}; sleep 0.5"
+    first = engine.submit(TAG, body)
+    monkeypatch.setattr(local.Local, "objection", lambda self, submit: "No longer offered.")
+    assert engine.submit(TAG, body, attempt=2) == first
+    new = engine.submit(tag_of(1), body)
+    assert (new.reason, new.message, new.transient) == (
+        "invalid_request", "No longer offered.", False,
+    )  # fmt: skip
+    assert engine.wait(TAG)["exit_code"] == 0
+    assert site.ran() == ["ran"]
+    assert not (site.jobs / tag_of(1)).exists()
 
 
 def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
