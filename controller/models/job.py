@@ -11,6 +11,8 @@ from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
 
 from .. import lifecycle
 from .cluster import HpcCluster
@@ -190,3 +192,21 @@ class HpcJob(models.Model):
         from ..services import jobs
 
         return jobs.delete(self)
+
+
+@receiver(pre_delete, sender=HpcJob, dispatch_uid="controller.models.job")
+def keep_row_of_job_at_work(instance: HpcJob, using: str, **_: Any) -> None:
+    """Raise ProtectedError where nobody would follow, cancel or clear away the job any more.
+
+    A signal, because a cascade or a queryset calls no method of the model; Django sends it in the
+    transaction that deletes.
+    """
+    rows = HpcJob._base_manager.using(using).select_for_update()
+    job = rows.filter(pk=instance.pk, job_status__in=lifecycle.AT_WORK).first()
+    if job is None:
+        return
+    raise models.ProtectedError(
+        f"Job {job.pk} is {job.status.label}: cancel it, or wait until it is over, before its row"
+        " is deleted.",
+        {instance},
+    )

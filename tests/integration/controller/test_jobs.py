@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import ProtectedError
 from django.db.models.functions import Now
 from pytest_django import Settings
 
-from controller import errors, publish, queries
+from controller import errors, lifecycle, publish, queries
 from controller.lifecycle import FINAL, JobStatus
 from controller.models import ClusterLink, HpcCluster, HpcJob
 from controller.services import clusters, jobs, links
@@ -287,6 +289,34 @@ def test_a_lost_job_is_declared_so_by_a_person(cluster: HpcCluster, make_job: Ma
     assert "no trace" in job.job_details
     with pytest.raises(errors.IllegalMove):
         jobs.declare_lost(make_job(JobStatus.PENDING))
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_the_row_of_a_job_at_work_stays(
+    cluster: HpcCluster, make_job: MakeJob, status: JobStatus
+) -> None:
+    draft = make_job(JobStatus.DRAFT)
+    job, stale = make_job(status, cluster=cluster), make_job(status, cluster=cluster)
+    stale.job_status = JobStatus.COMPLETED
+    deletions = (job.delete, stale.delete, HpcJob.objects.order_by("pk").delete)
+    if status in lifecycle.OPEN or status is JobStatus.DELETING:
+        for delete in deletions:
+            message = f"is {status.label}: cancel it"
+            with pytest.raises(ProtectedError, match=message), transaction.atomic():
+                delete()
+        assert set(HpcJob.objects.all()) == {draft, job, stale}
+    else:
+        for delete in deletions:
+            delete()
+        assert not HpcJob.objects.exists()
+
+
+def test_a_job_outlives_its_owner(make_job: MakeJob) -> None:
+    owner = User.objects.create(username="ada")
+    job = make_job(JobStatus.RUNNING, owner=owner)
+    owner.delete()
+    job.refresh_from_db()
+    assert (job.owner, job.status) == (None, JobStatus.RUNNING)
 
 
 def test_looking_again_makes_a_job_due(

@@ -1,9 +1,12 @@
+from django.db import transaction
+from django.db.models import ProtectedError
 from django.test import TestCase
 from django.urls import reverse
 from people.models import Person
 from surveys.models import Survey
 
 from controller.lifecycle import JobStatus
+from controller.models import HpcJob
 from controller.services import clusters, jobs
 
 
@@ -34,6 +37,16 @@ class SurveyTests(TestCase):
             survey.cancel()
         words = [notice.words for notice in survey.notices.all()]
         self.assertEqual(words, ["M31 is Pending", "M31 is Cancelled"])
+
+    def test_a_survey_at_work_can_not_be_deleted_by_a_cascade_either(self) -> None:
+        survey = Survey.objects.create(field_of_view="M31")
+        survey.submit({"exposures": 1})
+        for rows in (Survey.objects.all(), HpcJob.objects.all()):
+            with self.assertRaises(ProtectedError), transaction.atomic():
+                rows.delete()
+        survey.cancel()
+        Survey.objects.all().delete()
+        self.assertFalse(HpcJob.objects.exists())
 
     def test_the_admin_shows_jobs_of_the_portals_people(self) -> None:
         survey = Survey.objects.create(field_of_view="M31", owner=self.person)
