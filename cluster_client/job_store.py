@@ -31,6 +31,7 @@ from cluster_client.protocol import messages
 logger = logging.getLogger(__name__)
 
 COMPACT_ABOVE_BYTES = 4 << 20
+READ_GENERATIONS = 3
 Step = Callable[[Optional[JobRecord]], Optional[Change]]
 """From the newest record of a tag (None: unknown) to what becomes of it (None: nothing)."""
 
@@ -253,23 +254,42 @@ class JobStore:
 
     def load(self) -> None:
         """Read the newest whole generation up to ours, and carry it forward into our directory."""
-        generations = self._generations()
-        older = [n for n in generations if n <= self._generation]
-        read = {n: contents for n in older[:3] if (contents := self._read(n)) is not None}
-        if older and not read:
-            raise errors.StoreDamaged(
-                f"No whole snapshot in {self._root} (generations {older}); restore one of them,"
-                " or move the directory away to begin anew."
-            )
+        generations = [n for n in self._generations() if n <= self._generation]
+        read = self._newest_whole(generations)
         if read:
             newest = max(read)
-            self._contents = read.pop(newest)
-            for contents in read.values():
-                self._take_over(contents)
+            self._contents = read[newest]
+            for generation in sorted(read.keys() - {newest}, reverse=True):
+                self._take_over(read[generation])
+        elif any(map(self._was_begun, generations)):
+            raise errors.StoreDamaged(
+                f"No whole snapshot in {self._root} (generations {generations}); restore one of"
+                " them, or move the directory away to begin anew."
+            )
         else:
             self._contents.outbox_id = str(uuid.uuid4())
         self._compact()
-        self._remove_old(generations)
+        self._remove_old(generations, [n for n in read if n < self._generation])
+
+    def _newest_whole(self, generations: Sequence[int]) -> dict[int, Contents]:
+        """The newest ones that can be read, at most READ_GENERATIONS; `generations` newest first.
+
+        A start that failed (full disk, kill) leaves a directory without a snapshot: any number of
+        them may lie before the whole ones.
+        """
+        read: dict[int, Contents] = {}
+        for generation in generations:
+            if len(read) == READ_GENERATIONS:
+                break
+            contents = self._read(generation)
+            if contents is not None:
+                read[generation] = contents
+        return read
+
+    def _was_begun(self, generation: int) -> bool:
+        """True if a snapshot or a journal is there, whatever it is worth."""
+        names = self._fs.listdir(self._directory(generation))
+        return "snapshot" in names or "journal" in names
 
     def _generations(self) -> list[int]:
         names = (re.fullmatch(r"gen-(\d+)", name) for name in self._fs.listdir(self._root))
@@ -318,11 +338,12 @@ class JobStore:
         self._journal_bytes, self._snapshot_bytes = 0, len(data)
         return self._journal
 
-    def _remove_old(self, generations: list[int]) -> None:
-        """Keep our directory and the two before it."""
-        older = [n for n in generations if n < self._generation]
-        for generation in older[2:]:
-            self._fs.remove_directory(self._directory(generation))
+    def _remove_old(self, generations: Sequence[int], whole: Sequence[int]) -> None:
+        """Keep our directory and back to the second of the `whole` ones before it."""
+        kept = sorted(whole, reverse=True)[:2]
+        for generation in generations:
+            if len(kept) == 2 and generation < kept[1]:
+                self._fs.remove_directory(self._directory(generation))
 
     def close(self) -> None:
         """No more writes; what was answered is on the disk already."""

@@ -232,6 +232,44 @@ def test_only_the_newest_whole_generation_counts(opened, tmp_path):
     assert list(opened(3).jobs) == [TAG]
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_starts_that_fail_on_a_full_disk_leave_the_store_as_it_was(opened, fs, tmp_path, before):
+    for generation in range(1, before + 1):
+        opened(generation).put(JobRecord(TAG))
+    fs.failing = "replace"
+    for generation in range(2, 9):
+        with pytest.raises(errors.NotStored):
+            opened(generation)
+    fs.failing = ""
+    store = opened(9)
+    assert list(store.jobs) == [TAG][:before]
+    assert store.outbox_id
+    assert len(list(tmp_path.glob("gen-*"))) == 8 + before
+
+
+def test_failed_starts_do_not_count_among_the_generations_that_are_kept(opened, tmp_path):
+    opened(1)
+    opened(2)
+    for generation in (3, 4, 5, 6):
+        (tmp_path / f"gen-{generation}").mkdir()
+    opened(7)
+    assert {"gen-1", "gen-2", "gen-7"} <= {path.name for path in tmp_path.glob("gen-*")}
+    opened(8)
+    assert sorted(path.name[4:] for path in tmp_path.glob("gen-*")) == list("2345678")
+
+
+@pytest.mark.parametrize("name", ["snapshot", "journal"])
+def test_a_damaged_generation_behind_failed_starts_is_not_taken_for_an_empty_store(
+    opened, tmp_path, name
+):
+    (tmp_path / "gen-1").mkdir()
+    (tmp_path / "gen-1" / name).write_bytes(b"garbage\n")
+    for generation in (2, 3, 4, 5):
+        (tmp_path / f"gen-{generation}").mkdir()
+    with pytest.raises(errors.StoreDamaged):
+        opened(6)
+
+
 def test_old_generations_are_removed_but_for_two(opened, tmp_path):
     for generation in (1, 2, 3, 4, 5):
         opened(generation)
