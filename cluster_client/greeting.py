@@ -55,7 +55,10 @@ class Greeter:
         self._lock = threading.Lock()
 
     def judge(self, hello: messages.Hello) -> Union[messages.Welcome, messages.Refused]:
-        """Store the epoch of a good greeting; raises NotStored if it can't, Fenced if retired."""
+        """Take the epoch of a good greeting, see JobStore.record_epoch.
+
+        Raises NotStored if it can't be taken, Fenced if retired.
+        """
         with self._lock:
             self._fence.check()
             refused = self._refusal(hello)

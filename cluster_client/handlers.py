@@ -196,6 +196,8 @@ class ControlLink:
             return messages.Error("wrong_purpose", "This link is for control, not for files.")
         try:
             answer = self._engine.welcome(hello)
+        except errors.NotStored as error:
+            return messages.Error(error.reason, str(error), error.transient)
         except errors.ClientError as error:
             return messages.Error(error.code, str(error), error.transient)
         if isinstance(answer, messages.Refused):

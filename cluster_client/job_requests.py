@@ -89,8 +89,12 @@ class JobRequests:
 
     def _compare(self, message: messages.Compare) -> messages.Compared:
         asked = [validation.tag(tag) for tag in message.tags]
-        self._adopt(asked)
-        self._tell_again(asked)
+        try:
+            self._adopt(asked)
+            self._tell_again(asked)
+        except errors.NotStored as error:
+            # No greeting without this answer, and it is the full disk's jobs that must be reached.
+            logger.warning("compared without a change", extra={"cause": str(error)})
         known = [(tag, self._store.get(tag)) for tag in asked]
         open_tags = {tag for tag, record in self._store.jobs.items() if not record.is_final}
         return messages.Compared(

@@ -7,6 +7,8 @@ Rules:
   snapshot of its own first, so the newest whole snapshot with the journal beside it is the truth;
   ids that an older daemon learned after its successor had read are taken over at the next start.
 - After a failed write the file's tail is unknown: the next write begins with a new snapshot.
+- An epoch that finds the disk full holds in memory and goes to the disk with the next write,
+  whatever that is (see `record_epoch`).
 - No lock of the file system is used: they are not to be trusted on NFS and Lustre.
 """
 
@@ -94,6 +96,7 @@ class JobStore:
         self._waiting: list[_Write] = []
         self._is_writing = False
         self._is_closed = False
+        self._unstored_epoch = 0
         self._journal: Optional[AppendFile] = None
         self._number = 0
         self._journal_bytes = 0
@@ -115,7 +118,8 @@ class JobStore:
 
     @property
     def epoch(self) -> int:
-        return self._contents.epoch
+        """The highest that was seen, whether or not it could be stored yet."""
+        return max(self._contents.epoch, self._unstored_epoch)
 
     @property
     def jobs(self) -> dict[str, JobRecord]:
@@ -173,8 +177,24 @@ class JobStore:
             self._write(lambda it: it.entries.append({"t": "ack", "seq": seq, "at": it.now}))
 
     def record_epoch(self, epoch: int) -> None:
-        if epoch > self._contents.epoch:
+        """Raise the epoch; with the disk full it holds in memory until the next write.
+
+        A runaway job that fills the disk must stay in reach of whichever worker holds the link.
+        That is safe, because nothing that needs the disk can be done under such an epoch: a
+        submission stores its intent first, and that write stores the epoch too. What needs no
+        disk (cancel, delete, compare) may be done twice. Should the daemon die before, an older
+        link may greet it once more, until the newest does: the server's epochs only grow.
+        Raises NotStored for any other cause than a full disk.
+        """
+        if epoch <= self._contents.epoch:
+            return
+        try:
             self._write(lambda it: it.entries.append({"t": "epoch", "epoch": epoch}))
+        except errors.NotStored as error:
+            if error.reason != "no_space":
+                raise
+            logger.warning("epoch kept in memory", extra={"epoch": epoch, "cause": str(error)})
+            self._unstored_epoch = max(self._unstored_epoch, epoch)
 
     def renew_outbox(self) -> None:
         """Number the unacknowledged events anew, under a new outbox id."""
@@ -234,6 +254,8 @@ class JobStore:
         limit_bytes = max(COMPACT_ABOVE_BYTES, 2 * self._snapshot_bytes)
         if file is None or self._journal_bytes > limit_bytes:
             file = self._compact()
+        if self._unstored_epoch > self._contents.epoch:
+            entries = [{"t": "epoch", "epoch": self._unstored_epoch}, *entries]
         numbered = [{"n": self._number + i, **entry} for i, entry in enumerate(entries)]
         data = b"".join(map(journal.encode, numbered))
         try:

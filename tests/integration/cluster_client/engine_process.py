@@ -28,7 +28,8 @@ def answer(engine, number, request):
     elif kind == "status":
         reply = engine.status()
     else:
-        message = engine.handle(getattr(messages, kind)(**request))
+        message = getattr(messages, kind)(**request)
+        message = engine.welcome(message) if kind == "Hello" else engine.handle(message)
         reply = {"type": type(message).__name__, **dataclasses.asdict(message)}
     say(number, reply)
 

@@ -117,3 +117,27 @@ def test_a_job_can_be_cancelled_on_a_full_disk(engine, disk):
     wait_until((disk.inside / "jobs" / TAG / ".hpc" / "exit.-.0").exists, what="the job's end")
     disk.free()
     assert engine.wait(TAG)["outcome"] == "cancelled"
+
+
+def hello(epoch):
+    return messages.Hello((1,), "test", 1, epoch=epoch)
+
+
+def test_a_job_can_be_cancelled_on_a_full_disk_over_a_new_link(engine, disk, site):
+    assert engine.ask(hello(5))["epoch"] == 5
+    engine.ask(submit_of(TAG, "touch ready; sleep 60"))
+    engine.wait(TAG, "running")
+    disk.exhaust(engine)
+    assert engine.ask(hello(7))["type"] == "Welcome"
+    assert (engine.ask(hello(6))["code"], engine.ask(hello(6))["epoch"]) == ("stale_epoch", 7)
+    assert engine.ask(messages.Compare((TAG, tag_of(1))))["unknown"] == [tag_of(1)]
+    answer = engine.ask(submit_of(tag_of(2), f"echo ran >>{site.ledger}"))
+    assert (answer["type"], answer["reason"]) == ("Rejected", "no_space")
+    assert engine.ask(messages.Cancel(TAG))["code"] == "no_space"
+    wait_until((disk.inside / "jobs" / TAG / ".hpc" / "exit.-.0").exists, what="the job's end")
+    disk.free()
+    assert engine.wait(TAG)["outcome"] == "cancelled"
+    journal = disk.inside / "state" / "gen-1" / "journal"
+    snapshot = disk.inside / "state" / "gen-1" / "snapshot"
+    assert b'"epoch":7' in journal.read_bytes() + snapshot.read_bytes()
+    assert site.ran() == []

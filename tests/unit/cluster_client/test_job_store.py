@@ -145,6 +145,30 @@ def test_what_could_not_be_written_is_not_there_and_later_writes_are(opened, fs,
     assert contents(opened(2)) == contents(store)
 
 
+@pytest.mark.parametrize("operation", ["append", "create", "replace"])
+def test_an_epoch_holds_in_memory_while_the_disk_is_full(opened, fs, operation):
+    store = opened()
+    store.record_epoch(5)
+    fs.failing = "append"
+    with pytest.raises(errors.NotStored):
+        store.put(JobRecord(TAG))
+    fs.failing = operation
+    store.record_epoch(7)
+    assert store.epoch == 7
+    fs.failing = ""
+    assert opened().epoch == 5
+    store.put(JobRecord(TAG))
+    assert opened().epoch == 7
+
+
+def test_an_epoch_that_could_not_be_written_for_another_cause_is_not_taken(opened, fs):
+    store = opened()
+    fs.failing, fs.error = "append", errno.EIO
+    with pytest.raises(errors.NotStored):
+        store.record_epoch(7)
+    assert store.epoch == 0
+
+
 def test_a_step_that_raises_changes_nothing_and_stops_nobody_else(opened):
     store = opened()
 
