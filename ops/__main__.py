@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> int:
     except errors.OpsError as error:
         print(error, file=sys.stderr)
         return 1
+    finally:
+        asked.close()
 
 
 if __name__ == "__main__":

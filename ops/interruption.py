@@ -40,6 +40,11 @@ class Interruption:
         # Only to wake `pause` when a child ends.
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
+    def close(self) -> None:
+        """Ignore the signals from now on: nothing is left to stop, and the exit status stands."""
+        for number in ASKING:
+            signal.signal(number, signal.SIG_IGN)
+
     def ask(self, number: int) -> None:
         """Ask to stop, as a signal does."""
         self._note(number, None)

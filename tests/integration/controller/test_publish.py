@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from django.db import transaction
+from django.db import connection, transaction
 
 from controller import errors, publish
 from controller.models import HpcCluster, HpcJob
@@ -120,7 +120,11 @@ def test_what_is_rolled_back_is_not_sent(cluster: HpcCluster, broker: redis.Redi
 def test_threads_of_a_web_server_use_the_projects_app(
     cluster: HpcCluster, broker: redis.Redis
 ) -> None:
-    thread = threading.Thread(target=publish.connect, args=(cluster.pk,))
+    def ask() -> None:
+        publish.connect(cluster.pk)
+        connection.close()
+
+    thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
     assert len(messages(broker, publish.QUEUE)) == 1
