@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from cluster_client.protocol import messages
 from controller import queries
@@ -119,6 +120,7 @@ def test_a_job_cancelled_meanwhile_is_cancelled(short_directory: Path, cluster: 
 
     def answer(message: messages.Submit) -> messages.Rejected:
         jobs.cancel(HpcJob.objects.get(pk=job.pk))
+        connections.close_all()  # of the peer's thread
         return messages.Rejected(message.tag, "cancelled", "Cancelled before it began.", False)
 
     with linked(short_directory, cluster, answer) as link:
