@@ -76,10 +76,10 @@ _w_write "$_w_dir/.exit.$_w_task.$_w_run.new" "" || _w_refuse "could not write i
 # whatever signals arrive meanwhile, which `wait` on a background child does not.
 # Signals that reached the wrapper alone are passed on; those that reached all of the job the script has had already
 # (a second TERM means "drop everything" to many programs). A witness tells the two apart: it dies of what reaches all.
-exec 9<> <(:)                                                  # a pipe of our own: keeper -> wrapper
+exec 9<> <(:) 6<> <(:)                                         # pipes of our own: keeper -> wrapper -> script
 _w_post_witness() {
   exec 8>&- 8> >(
-    ulimit -c 0; exec 9>&- 7>&- >/dev/null 2>&1
+    ulimit -c 0; exec 9>&- 7>&- 6>&- >/dev/null 2>&1
     trap : INT QUIT; trap - $_w_signals                        # bash has INT and QUIT ignored in the background
     PATH=$_w_path exec cat                                     # till the wrapper is gone; bash would never die of QUIT
   )
@@ -94,8 +94,9 @@ _w_post_witness
   (
     trap : INT QUIT; trap - $_w_signals
     echo "pid $BASHPID" >&9                                    # from here on a signal acts; before, one may get lost
+    until read -r -t 1 -u 6; do kill -0 $$ || exit; done       # the wrapper has seen to the earlier ones
     ((${#_w_kept[@]})) && export "${_w_kept[@]}"
-    exec 9>&- 2>&7 7>&-
+    exec 9>&- 6>&- 2>&7 7>&-
     exec "${_w_command[@]}"
   ) <&0
   echo "end $?" >&9
@@ -129,11 +130,12 @@ _w_pass_on() {  # each pending signal, unless the witness died of it; never in a
   done
 }
 until _w_hear; [[ $_w_pid$_w_end ]]; do kill -0 $_w_keeper || break; PATH=$_w_path sleep 0.005; done
-if [[ $_w_pending && $_w_pid && ! $_w_end ]]; then             # whoever else had it, the script may not have
+if [[ $_w_pending && $_w_pid && ! $_w_end ]]; then             # the script may not have had it, and has not begun yet
   _w_early=$_w_pending _w_pending=
   for _w_s in $_w_early; do kill -s "$_w_s" "$_w_pid"; done
   kill -0 "$_w_witness" || _w_post_witness
 fi
+echo >&6
 _w_status=
 while [[ ! $_w_end ]] && kill -0 $_w_keeper; do                # bash 5.2 can wait for ever for one that is gone
   [[ $_w_pending ]] || { wait $_w_keeper; _w_status=$?; }
