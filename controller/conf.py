@@ -117,6 +117,13 @@ class Conf:
     script_limit_bytes: int = _setting(
         512 << 10, "Longest script that is accepted.", unit="bytes", least=1, most=512 << 10
     )
+    files_parallel: int = _setting(
+        8,
+        "Data connections to one cluster that a files worker has open at once.",
+        unit="connections",
+        least=1,
+        most=64,
+    )
     file_read_limit_bytes: int = _setting(
         256 << 10, "Longest piece that one read returns.", unit="bytes", least=1024, most=512 << 10
     )

@@ -8,6 +8,7 @@ HpcError
 │   ├── ClusterOffline    no link to the cluster now
 │   ├── LinkLost          the link broke before the answer
 │   ├── LeaseLost         the link's lease went to another holder
+│   ├── Busy              as much is under way as is allowed at once
 │   ├── Timeout           no answer within the limit
 │   └── QueueUnreachable  the broker can't be reached
 ├── Refused               the cluster said no, for good
@@ -47,6 +48,10 @@ class ClusterOffline(Unavailable):
 
 class LinkLost(Unavailable):
     code = "link_lost"
+
+
+class Busy(Unavailable):
+    code = "busy"
 
 
 class Timeout(Unavailable):

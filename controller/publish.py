@@ -75,6 +75,7 @@ ANSWER_ERRORS: dict[str, type[errors.HpcError]] = {
         errors.Unavailable,
         errors.ClusterOffline,
         errors.LinkLost,
+        errors.Busy,
         errors.Timeout,
         errors.Refused,
         errors.Misconfigured,

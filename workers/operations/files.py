@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import logging
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +33,33 @@ CODES: dict[str, type[controller_errors.HpcError]] = {
     "not_found": controller_errors.NotFound,
 }
 """Codes of the client, and what they are here."""
+
+
+class Seats:
+    """How many data connections this process has to each cluster. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: Counter[int] = Counter()
+
+    @contextmanager
+    def taken(self, cluster_id: int, most: int) -> Iterator[None]:
+        """One of `most` seats inside. Raises Busy at once where none is free."""
+        with self._lock:
+            if self._taken[cluster_id] >= most:
+                raise controller_errors.Busy(
+                    f"{most} questions about files are under way on this cluster, as many as a "
+                    "files worker may have open there (HPC_FILES_PARALLEL): ask again in a moment."
+                )
+            self._taken[cluster_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[cluster_id] -= 1
+
+
+seats = Seats()
 
 
 def answer(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -95,7 +124,16 @@ def _connected(job_id: int) -> Iterator[tuple[HpcJob, data.DataLink]]:
     job = jobs.load(job_id)
     if job.cluster_id is None:
         raise controller_errors.NotFound(f"Job {job_id} has no cluster yet.")
-    plan = bootstrap.plan(job.cluster_id)
+    with (
+        seats.taken(job.cluster_id, conf.get().files_parallel),
+        _linked(job.cluster_id, ends_at) as link,
+    ):
+        yield job, link
+
+
+@contextmanager
+def _linked(cluster_id: int, ends_at: float) -> Iterator[data.DataLink]:
+    plan = bootstrap.plan(cluster_id)
     channel, marker = bridge.open_client(
         bootstrap.carrier_of(plan),
         plan.installation,
@@ -108,10 +146,10 @@ def _connected(job_id: int) -> Iterator[tuple[HpcJob, data.DataLink]]:
         hello = messages.Hello(
             versions=messages.VERSIONS,
             instance_id=conf.get().instance_id,
-            cluster_id=job.cluster_id,
+            cluster_id=cluster_id,
             purpose=messages.FILES,
         )
-        yield job, data.DataLink(channel, hello, ends_at)
+        yield data.DataLink(channel, hello, ends_at)
     finally:
         channel.close()
 
