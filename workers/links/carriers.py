@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pwd
 import signal
@@ -16,8 +17,12 @@ from typing import Any, Protocol
 
 from . import errors
 
+logger = logging.getLogger(__name__)
+
 READ_BYTES = 256 << 10
 STDERR_BYTES = 8 << 10
+REAP_LIMIT_S = 10.0
+"""A process that waits for a dead file server outlives SIGKILL for as long as it waits."""
 LOGIN_PATH = "/usr/local/bin:/usr/bin:/bin"
 """What sshd gives to a session without start-up files. Source: sshd_config(5), _PATH_STDPATH."""
 
@@ -158,7 +163,10 @@ class LocalChannel:
             if self._is_closed:
                 return
             self._is_closed = True
-        self._process.wait()
+        try:
+            self._process.wait(REAP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            logger.warning("channel.not_reaped", extra={"pid": self._process.pid})
         self._socket.close()
         self._drain.join(0.5)
 

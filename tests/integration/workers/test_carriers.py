@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -62,6 +64,26 @@ def test_close_kills_the_command_with_what_it_started() -> None:
     channel.close()
     assert time.monotonic() - begun_at < 2
     assert processes.wait_until(lambda: not is_alive(child), 5)
+
+
+class Unkillable(subprocess.Popen[bytes]):
+    """As a process is that waits for a file server that is gone."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        assert timeout is not None, "waited without a limit"
+        raise subprocess.TimeoutExpired("sleep", timeout)
+
+
+def test_a_process_that_outlives_its_kill_is_left_behind_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ours, theirs = socket.socketpair()
+    process = Unkillable(["sleep", "60"], stderr=subprocess.PIPE, start_new_session=True)
+    theirs.close()
+    carriers.LocalChannel(ours, process).close()
+    assert [record.message for record in caplog.records] == ["channel.not_reaped"]
+    assert ours.fileno() == -1
+    subprocess.Popen.wait(process, 5)
 
 
 def test_stderr_is_drained_and_its_tail_is_kept() -> None:
