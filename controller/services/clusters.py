@@ -67,9 +67,11 @@ def connect(cluster: HpcCluster, force: bool = False) -> None:
 
 
 def disconnect(cluster: HpcCluster) -> None:
-    """Want no link; its holder closes it. Jobs on the cluster go on."""
+    """Want no link, nor a bootstrap; its holder closes it. Jobs on the cluster go on."""
     with transaction.atomic():
-        ClusterLink.objects.filter(pk=ensure_link(cluster).pk).update(wanted=False)
+        ClusterLink.objects.filter(pk=ensure_link(cluster).pk).update(
+            wanted=False, bootstrap_requested_at=None
+        )
         publish.disconnect(cluster.pk)
 
 

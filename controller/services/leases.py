@@ -73,16 +73,16 @@ def forget_silent_workers(age_s: float = 86400.0) -> int:
 
 def share() -> int:
     """How many links a live worker should hold at most."""
-    wanted = ClusterLink.objects.filter(wanted=True).count()
+    wanted = ClusterLink.objects.filter(_asked_for()).count()
     silent = older_than("heartbeat_at", WORKER_ALIVE_S)
     workers = Worker.objects.filter(is_draining=False).exclude(silent).count()
     return -(-wanted // max(workers, 1))
 
 
 def candidates(limit: int) -> list[int]:
-    """Ids of clusters whose wanted link nobody holds and that is due."""
+    """Ids of clusters whose link is asked for, due, and held by nobody."""
     is_due = Q(not_before__lte=Now()) | Q(not_before=None) & ~Q(state=LinkState.BLOCKED)
-    rows = ClusterLink.objects.filter(_free(), is_due, wanted=True)
+    rows = ClusterLink.objects.filter(_free(), _asked_for(), is_due)
     return list(rows.order_by("pk").values_list("pk", flat=True)[:limit])
 
 
@@ -122,11 +122,7 @@ def raise_epoch(
     cluster_id: int, holder: str, seen_epoch: int, seen_generation: int
 ) -> Lease | None:
     """Go beyond the epoch that a client has seen: the database was restored from a backup."""
-    if not (0 <= seen_epoch < LARGEST_TOLD and 0 <= seen_generation < LARGEST_TOLD):
-        logger.warning(
-            "impossible epoch or generation told",
-            extra={"cluster": cluster_id, "epoch": seen_epoch, "generation": seen_generation},
-        )
+    if not _is_possible(cluster_id, seen_epoch, seen_generation):
         return None
     with transaction.atomic():
         raised = ClusterLink.objects.filter(
@@ -136,6 +132,14 @@ def raise_epoch(
             generation=Greatest(F("generation"), Value(seen_generation)),
         )
         return _lease(cluster_id) if raised else None
+
+
+def raise_generation(cluster_id: int, holder: str, epoch: int, seen: int) -> bool:
+    """Go as far as the generation that a client has seen; the epoch stays its holder's."""
+    if not _is_possible(cluster_id, epoch, seen):
+        return False
+    rows = ClusterLink.objects.filter(pk=cluster_id, holder=holder, epoch=epoch)
+    return bool(rows.update(generation=Greatest(F("generation"), Value(seen))))
 
 
 def next_generation(cluster_id: int, holder: str, epoch: int) -> int:
@@ -182,8 +186,23 @@ def lost(cluster_id: int, epoch: int) -> errors.LeaseLost:
     return errors.LeaseLost(f"The lease {epoch} on cluster {cluster_id} went to another holder.")
 
 
+def _asked_for() -> Q:
+    # A bootstrap is carried out over a link, also where none is wanted for longer.
+    return Q(wanted=True) | Q(bootstrap_requested_at__isnull=False)
+
+
 def _free() -> Q:
     return Q(holder="") | Q(expires_at=None) | Q(expires_at__lte=Now())
+
+
+def _is_possible(cluster_id: int, epoch: int, generation: int) -> bool:
+    if 0 <= epoch < LARGEST_TOLD and 0 <= generation < LARGEST_TOLD:
+        return True
+    logger.warning(
+        "impossible epoch or generation told",
+        extra={"cluster": cluster_id, "epoch": epoch, "generation": generation},
+    )
+    return False
 
 
 def _expiry() -> Any:

@@ -57,7 +57,8 @@ class Pace:
     retry_max_s: float = 300.0
     writers: int = 4
     connectors: int = 8
-    sweepers: int = 8
+    sweepers: int = 5
+    cancellers: int = 3
 
 
 def quietly(run: Callable[[], object]) -> None:

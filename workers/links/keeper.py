@@ -1,8 +1,8 @@
 """Keeps the links of one process: takes leases, connects, renews, gives up, lets go.
 
 Threads: one renews all leases, one looks for work each second, a few connect, a few write to the
-database, a few sweep. None of them is a link's reader or writer, and those never wait for a
-database. All that needs Django or the cluster's fields comes as `Callbacks`.
+database, a few sweep, a few cancel. None of them is a link's reader or writer, and those never
+wait for a database. All that needs Django or the cluster's fields comes as `Callbacks`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Callbacks(connector.Records, Protocol):
         self, cluster_id: int, epoch: int, outbox_id: str, events: Sequence[messages.Event]
     ) -> int: ...
     def polled(self, cluster_id: int, epoch: int, polled: messages.Polled) -> None: ...
-    def sweep(self, link: HeldLink) -> None: ...
+    def sweep(self, link: HeldLink) -> bool: ...
+    def cancel(self, link: HeldLink) -> None: ...
     def upkeep(self) -> None: ...
 
 
@@ -86,6 +87,9 @@ class Keeper:
             self._callbacks, self._pace, self._dog, self._db, self._came_up, self._gone
         )
         self._sweepers = pool.KeyedPool("hpc-sweeper", self._pace.sweepers, self._callbacks.tidy)
+        self._cancellers = pool.KeyedPool(
+            "hpc-canceller", self._pace.cancellers, self._callbacks.tidy
+        )
         for name, run in (("hpc-renewer", self._renew_loop), ("hpc-keeper", self._keep_loop)):
             thread = threading.Thread(target=run, name=name, daemon=True)
             thread.start()
@@ -110,6 +114,7 @@ class Keeper:
             thread.join(self._pace.renew_s + 2)
         quietly(self._callbacks.forget)
         self._sweepers.close(2.0)
+        self._cancellers.close(2.0)
         self._connector.close(2.0)
         self._writers.close(2.0)
         self._dog.stop()
@@ -158,9 +163,12 @@ class Keeper:
             on_lost=self._connector.lost,
         )
         with self._lock:
-            if cluster_id in self._held:
-                return
-            self._held[cluster_id] = link
+            is_held = cluster_id in self._held
+            if not is_held:
+                self._held[cluster_id] = link
+        if is_held:  # by a link on its way out, whose lease was free already
+            self._callbacks.release(cluster_id, epoch)
+            return
         logger.info("link.taken", extra={"cluster_id": cluster_id, "epoch": epoch})
         self._connector.connect(link)
 
@@ -243,7 +251,9 @@ class Keeper:
             return
         requests = self._callbacks.requested(list(links))
         for cluster_id in requests.unwanted & links.keys():
-            if links[cluster_id].state is State.UP:
+            if links[cluster_id].state is State.UP:  # so its daemon answers: a request is met
+                if cluster_id in requests.bootstrap:
+                    self._callbacks.clear_request(cluster_id, links[cluster_id].epoch)
                 self._connector.drop(links[cluster_id], "The link is not wanted.", 5.0)
         for cluster_id in (requests.bootstrap - requests.unwanted) & links.keys():
             self._callbacks.clear_request(cluster_id, links[cluster_id].epoch)
@@ -256,7 +266,7 @@ class Keeper:
         held = [link for link in self._links() if link.state is not State.CLOSING]
         up = [link for link in held if link.state is State.UP]  # others end by themselves
         is_time = now - self._released_at >= self._pace.release_s
-        if up and is_time and lease.to_give_up(len(held), share):
+        if up and is_time and lease.is_above_share(len(held), share):
             self._released_at = now
             self._connector.drop(up[-1], "Another worker has room for this link.", 5.0)
         wanted = lease.to_take(len(held), share)
@@ -292,13 +302,20 @@ class Keeper:
 
     def _sweep_soon(self, link: HeldLink) -> None:
         link.swept_at = clock.now()
+        if self._cancellers.is_idle(link.cluster_id):
+            self._cancellers.post(link.cluster_id, lambda: self._cancel(link))
         if self._sweepers.is_idle(link.cluster_id):
             self._sweepers.post(link.cluster_id, lambda: self._sweep(link))
+
+    def _cancel(self, link: HeldLink) -> None:
+        if not self.is_draining and not link.is_mute:
+            quietly(lambda: self._callbacks.cancel(link))
 
     def _sweep(self, link: HeldLink) -> None:
         if self.is_draining or link.is_mute:
             return
         try:
-            self._callbacks.sweep(link)
+            if self._callbacks.sweep(link):
+                self._sweepers.post(link.cluster_id, lambda: self._sweep(link))
         except Exception:
             logger.exception("sweep.failed", extra={"cluster_id": link.cluster_id})

@@ -62,9 +62,9 @@ def retry_delay_s(failures: int, min_s: float, max_s: float, spread: float | Non
     return step_s * (0.5 + share / 2)
 
 
-def to_give_up(held: int, share: int) -> int:
-    """How many links to release, one at a time."""
-    return max(0, held - share)
+def is_above_share(held: int, share: int) -> bool:
+    """Whether a link is to be released: one at a time, until none is above the share."""
+    return held > share
 
 
 def to_take(held: int, share: int) -> int:

@@ -36,6 +36,8 @@ def cancel_over(link: HeldLink, job_id: int) -> None:
         )
     except errors.LinkError as problem:
         logger.warning("cancel.unanswered", extra={"job_id": job_id, "problem": str(problem)})
+        if isinstance(problem, errors.NoAnswer):  # the others first
+            jobs.defer(job_id, settings.cancelling_stale_s)
         return
     if isinstance(answer, messages.Error):
         logger.warning("cancel.refused", extra={"job_id": job_id, "problem": answer.message})

@@ -29,18 +29,21 @@ def delete(job_id: int) -> None:
         delete_over(link, job_id)
 
 
-def delete_over(link: HeldLink, job_id: int) -> None:
-    """The same over `link`; what is not finished is gone on with by the sweep."""
+def delete_over(link: HeldLink, job_id: int, limit_s: float = LIMIT_S) -> bool:
+    """The same over `link`, for about `limit_s`; says whether there is more to remove now."""
     job = jobs.load(job_id)
     if job.status is not JobStatus.DELETING or job.cluster_id != link.cluster_id:
-        return
-    ends_at = clock.now() + LIMIT_S
+        return False
+    ends_at = clock.now() + limit_s
     try:
-        while clock.now() < ends_at:
-            if _is_over(job, link):
-                return
+        while not _is_over(job, link):
+            if clock.now() >= ends_at:
+                return True
     except errors.LinkError as problem:
         logger.warning("delete.unanswered", extra={"job_id": job_id, "problem": str(problem)})
+        if isinstance(problem, errors.NoAnswer):  # the others first
+            jobs.defer(job_id, conf.get().cancelling_stale_s)
+    return False
 
 
 def _is_over(job: HpcJob, link: HeldLink) -> bool:

@@ -14,8 +14,8 @@ from django.db import close_old_connections
 from cluster_client.protocol import messages
 from controller import conf, queries
 from controller.models import ClusterLink
+from controller.services import leases, upkeep
 from controller.services import links as link_services
-from controller.services import upkeep
 
 from ..links import carriers, connector, errors, keeper
 from ..links.link import HeldLink
@@ -91,11 +91,11 @@ class Records:
             return bootstrap.ensure_daemon(plan, carrier, issue, is_forced=is_forced)
         except bootstrap.NewerGeneration as newer:
             seen = newer.generation
-            call(cluster_id, lambda: self._raise_generation(cluster_id, seen))
+            call(
+                cluster_id,
+                lambda: leases.raise_generation(cluster_id, self._holder, epoch, seen),
+            )
             raise errors.CannotConnect("newer_generation", str(newer)) from newer
-
-    def _raise_generation(self, cluster_id: int, seen: int) -> None:
-        link_services.raise_epoch(cluster_id, self._holder, 0, seen)
 
     def hello(self, cluster_id: int, epoch: int) -> messages.Hello:
         link = ClusterLink.objects.get(pk=cluster_id)
@@ -141,8 +141,11 @@ class Records:
     def polled(self, cluster_id: int, epoch: int, polled: messages.Polled) -> None:
         link_services.note_confirmed(cluster_id, epoch)
 
-    def sweep(self, link: HeldLink) -> None:
-        sweep.sweep(link)
+    def sweep(self, link: HeldLink) -> bool:
+        return sweep.sweep(link)
+
+    def cancel(self, link: HeldLink) -> None:
+        sweep.cancel(link)
 
     def upkeep(self) -> None:
         upkeep.run(self._holder)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from cluster_client.protocol import errors as protocol_errors
@@ -107,10 +108,10 @@ def drain(link: HeldLink, limit_s: float) -> int:
         return _drain(link, clock.now() + limit_s) if is_first else 0
 
 
-def ask_again(link: HeldLink) -> None:
-    """Ask what became of submissions whose answer was never recorded."""
+def ask_again(link: HeldLink, limit_s: float) -> None:
+    """Ask what became of submissions whose answer was never recorded, for about `limit_s`."""
     stale = queries.stale_submitting(link.cluster_id, BATCH)
-    _pipeline(link, stale, jobs.claim_again, clock.now() + conf.get().sweep_interval_s)
+    _pipeline(link, stale, jobs.claim_again, clock.now() + limit_s)
 
 
 def _drain(link: HeldLink, ends_at: float) -> int:
@@ -135,7 +136,7 @@ def _pipeline(link: HeldLink, job_ids: list[int], claim: Claim, ends_at: float) 
     for job_id in job_ids:
         if link.is_mute or clock.now() > ends_at:
             break
-        sent = _quietly(job_id, lambda job_id=job_id: _send(link, job_id, claim))  # type: ignore[misc]
+        sent = _quietly(job_id, partial(_send, link, job_id, claim))
         if sent is not None:
             count += 1
             waiting.append(sent)

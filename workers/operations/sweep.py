@@ -1,7 +1,9 @@
 """Does what nudges should have done: whatever of a cluster is due, over the link held here.
 
 The holder of a link sweeps its cluster by direct call, without the broker. Each operation looks
-at the row again, so a sweep beside a nudge changes nothing.
+at the row again, so a sweep beside a nudge changes nothing. A sweep takes a few seconds: where
+more is left, the other clusters have their turn first. Cancels have threads of their own, so that
+none waits behind anybody's submissions.
 """
 
 from __future__ import annotations
@@ -9,41 +11,75 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from controller import conf, queries
+from controller import queries
 
+from ..links import clock
 from ..links.link import HeldLink
 from . import cancellation, comparison, deletion, submission
 
 logger = logging.getLogger(__name__)
 
 LIMIT = 100
+SLICE_S = 3.0
+"""About how long one part of a sweep may take, its last answer not counted."""
 
 
-def sweep(link: HeldLink) -> None:
-    """Sweep the link's cluster once; a failing part leaves the others their turn."""
-    cluster_id = link.cluster_id
-    parts: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("cancelling", lambda: _each(link, queries.stale_cancelling, cancellation.cancel_over)),
-        ("submitting", lambda: submission.ask_again(link)),
-        ("pending", lambda: submission.drain(link, conf.get().sweep_interval_s)),
-        ("lost sight of", lambda: comparison.ask_again(link)),
-        ("deleting", lambda: _each(link, queries.stale_deleting, deletion.delete_over)),
+def sweep(link: HeldLink) -> bool:
+    """Sweep the link's cluster for a while; says whether there is more to do at once.
+
+    A failing part leaves the others their turn.
+    """
+    parts: tuple[tuple[str, Callable[[HeldLink], bool]], ...] = (
+        ("submitting", _ask_again),
+        ("pending", _drain),
+        ("lost sight of", _compare),
+        ("deleting", _delete),
     )
+    is_more = False
     for name, run in parts:
-        if link.is_mute:
-            return
-        try:
-            run()
-        except Exception:
-            logger.exception("sweep.part_failed", extra={"cluster_id": cluster_id, "part": name})
+        is_more |= _is_more(link, name, run)
+    return is_more
 
 
-def _each(
-    link: HeldLink,
-    due: Callable[[int, int], list[int]],
-    carry_out: Callable[[HeldLink, int], None],
-) -> None:
-    for job_id in due(link.cluster_id, LIMIT):
-        if link.is_mute:
+def cancel(link: HeldLink) -> None:
+    """Send the cancels that are due, for a while."""
+    ends_at = clock.now() + SLICE_S
+    for job_id in queries.stale_cancelling(link.cluster_id, LIMIT):
+        if link.is_mute or clock.now() >= ends_at:
             return
-        carry_out(link, job_id)
+        cancellation.cancel_over(link, job_id)
+
+
+def _is_more(link: HeldLink, name: str, run: Callable[[HeldLink], bool]) -> bool:
+    if link.is_mute:
+        return False
+    try:
+        return run(link)
+    except Exception:
+        logger.exception("sweep.part_failed", extra={"cluster_id": link.cluster_id, "part": name})
+        return False
+
+
+def _ask_again(link: HeldLink) -> bool:
+    submission.ask_again(link, SLICE_S)
+    return False
+
+
+def _drain(link: HeldLink) -> bool:
+    count = submission.drain(link, SLICE_S)
+    return count > 0 and bool(queries.due_pending(link.cluster_id, 1))
+
+
+def _compare(link: HeldLink) -> bool:
+    comparison.ask_again(link)
+    return False
+
+
+def _delete(link: HeldLink) -> bool:
+    ends_at = clock.now() + SLICE_S
+    for job_id in queries.stale_deleting(link.cluster_id, LIMIT):
+        if link.is_mute:
+            return False
+        if deletion.delete_over(link, job_id, SLICE_S) or clock.now() >= ends_at:
+            return True
+    return False

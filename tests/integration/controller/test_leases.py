@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from controller import errors, queries, signals
 from controller.models import ClusterLink, HpcCluster, LinkState, Worker
-from controller.services import clusters, links
+from controller.services import clusters, leases, links
 
 from .conftest import WELCOME
 
@@ -86,6 +86,26 @@ def test_what_is_not_wanted_or_not_due_is_no_candidate(cluster: HpcCluster) -> N
     assert links.candidates(10) == []
     rows.update(wanted=False, state=LinkState.DOWN)
     assert links.candidates(10) == []
+
+
+def test_a_bootstrap_asked_of_an_unwanted_link_makes_it_a_candidate(cluster: HpcCluster) -> None:
+    clusters.disconnect(cluster)
+    assert (links.candidates(10), links.share()) == ([], 0)
+    clusters.bootstrap(cluster)
+    assert (links.candidates(10), links.share()) == ([cluster.pk], 1)
+    clusters.disconnect(cluster)
+    assert (links.candidates(10), links.share()) == ([], 0)
+
+
+def test_a_generation_is_raised_without_the_epoch(cluster: HpcCluster) -> None:
+    lease = links.take(cluster.pk, "a")
+    assert lease is not None
+    assert not leases.raise_generation(cluster.pk, "b", lease.epoch, 7)
+    assert not leases.raise_generation(cluster.pk, "a", lease.epoch, 2**62)
+    assert leases.raise_generation(cluster.pk, "a", lease.epoch, 7)
+    assert (link(cluster).generation, link(cluster).epoch) == (7, lease.epoch)
+    assert leases.raise_generation(cluster.pk, "a", lease.epoch, 3)
+    assert link(cluster).generation == 7
 
 
 def test_a_copied_database_leaves_the_originals_clusters_alone(

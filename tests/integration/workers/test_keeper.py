@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class Row:
     epoch: int = 0
     expires_at: float = 0.0
     wanted: bool = True
+    is_bootstrap_asked: bool = False
     state: str = "down"
     reason: str = ""
     not_before: float | None = 0.0
@@ -72,6 +74,10 @@ class Records:
         self._table = table
         self._name = name
         self.swept: list[int] = []
+        self.cancelled: list[int] = []
+        self.never_done: set[int] = set()
+        self.sweeps = threading.Event()
+        self.sweeps.set()
         self.received: list[int] = []
 
     @contextmanager
@@ -95,7 +101,8 @@ class Records:
     def share(self) -> int:
         with self._rows() as rows:
             live = [at for at in self._table.workers.values() if at > clock.now() - TTL_S]
-            return -(-sum(row.wanted for row in rows.values()) // max(1, len(live)))
+            asked = sum(row.wanted or row.is_bootstrap_asked for row in rows.values())
+            return -(-asked // max(1, len(live)))
 
     def candidates(self, limit: int) -> Sequence[int]:
         now = clock.now()
@@ -103,7 +110,7 @@ class Records:
             return [
                 number
                 for number, row in rows.items()
-                if row.wanted
+                if (row.wanted or row.is_bootstrap_asked)
                 and (not row.holder or row.expires_at <= now)
                 and row.not_before is not None
                 and row.not_before <= now
@@ -132,10 +139,13 @@ class Records:
 
     def requested(self, cluster_ids: Iterable[int]) -> keeper.Requests:
         with self._rows() as rows:
-            return keeper.Requests(unwanted=frozenset(n for n in cluster_ids if not rows[n].wanted))
+            asked = frozenset(n for n in cluster_ids if rows[n].is_bootstrap_asked)
+            unwanted = frozenset(n for n in cluster_ids if not rows[n].wanted)
+            return keeper.Requests(asked, unwanted)
 
     def clear_request(self, cluster_id: int, epoch: int) -> None:
-        return None
+        with self._rows() as rows:
+            rows[cluster_id].is_bootstrap_asked = False
 
     def connect(
         self, cluster_id: int, epoch: int, is_forced: bool, call: connector.Db[Any]
@@ -188,8 +198,13 @@ class Records:
     def polled(self, cluster_id: int, epoch: int, polled: messages.Polled) -> None:
         return None
 
-    def sweep(self, link: HeldLink) -> None:
+    def sweep(self, link: HeldLink) -> bool:
         self.swept.append(link.cluster_id)
+        self.sweeps.wait(10)
+        return link.cluster_id in self.never_done
+
+    def cancel(self, link: HeldLink) -> None:
+        self.cancelled.append(link.cluster_id)
 
     def upkeep(self) -> None:
         return None
@@ -207,9 +222,11 @@ class World:
         self.keepers: dict[str, keeper.Keeper] = {}
         self.records: dict[str, Records] = {}
 
-    def start(self, name: str) -> keeper.Keeper:
-        self.records[name] = Records(self.table, name)
-        made = self.keepers[name] = keeper.Keeper(self.records[name], PACE)
+    def start(
+        self, name: str, pace: connector.Pace = PACE, kind: type[Records] = Records
+    ) -> keeper.Keeper:
+        self.records[name] = kind(self.table, name)
+        made = self.keepers[name] = keeper.Keeper(self.records[name], pace)
         made.start()
         return made
 
@@ -307,6 +324,84 @@ def test_an_unwanted_link_is_let_go(make: Callable[[int], World]) -> None:
     wait(lambda: held.up_ids() == {1, 2})
     world.table.rows[1].wanted = False
     wait(lambda: held.up_ids() == {2} and world.table.rows[1].holder == "")
+
+
+def test_a_bootstrap_of_an_unwanted_link_is_carried_out_and_the_link_let_go(
+    make: Callable[[int], World],
+) -> None:
+    world = make(2)
+    row = world.table.rows[1]
+    row.wanted = False
+    held = world.start("a")
+    wait(lambda: held.up_ids() == {2})
+    assert row.epoch == 0
+    row.is_bootstrap_asked = True
+    wait(lambda: row.epoch == 1 and not row.is_bootstrap_asked and not row.holder)
+    assert not threading.Event().wait(5 * PACE.tick_s)  # some looks for work
+    assert (row.epoch, world.table.connected) == (1, 2), "taken once"
+
+
+class OutrunRecords(Records):
+    """The link that a first thread takes fails, and is not quite gone when a second takes it."""
+
+    def __init__(self, table: Table, name: str) -> None:
+        super().__init__(table, name)
+        self.is_freed = threading.Event()
+        self.may_go = threading.Event()
+        self.own: keeper.Keeper | None = None
+
+    def take(self, cluster_id: int) -> int | None:
+        own, self.own = self.own, None
+        if own is not None:
+            own.look_after(cluster_id)
+            assert self.is_freed.wait(5)
+        return super().take(cluster_id)
+
+    def release(self, cluster_id: int, epoch: int) -> None:
+        super().release(cluster_id, epoch)
+        if not self.is_freed.is_set():
+            self.is_freed.set()
+            self.may_go.wait(5)
+
+
+def test_a_lease_taken_beside_a_link_on_its_way_out_is_given_back(
+    make: Callable[[int], World],
+) -> None:
+    world = make(1)
+    row = world.table.rows[1]
+    row.wanted = False
+    world.table.refusal = errors.CannotConnect("no_client", "Install it.", transient=False)
+    held = world.start("a", kind=OutrunRecords)
+    records = world.records["a"]
+    assert isinstance(records, OutrunRecords)
+    records.own = held
+    held.look_after(1)
+    records.may_go.set()
+    assert (row.epoch, row.holder) == (2, "")
+
+
+def test_cancels_never_wait_behind_sweeps(make: Callable[[int], World]) -> None:
+    world = make(4)
+    held = world.start("a", dataclasses.replace(PACE, sweepers=1))
+    world.records["a"].sweeps.clear()
+    wait(lambda: len(held.up_ids()) == 4)
+    try:
+        wait(lambda: set(world.records["a"].cancelled) == {1, 2, 3, 4}, 5)
+        assert len(set(world.records["a"].swept)) < 4
+    finally:
+        world.records["a"].sweeps.set()
+
+
+def test_a_cluster_with_much_to_do_leaves_the_others_their_turn(
+    make: Callable[[int], World],
+) -> None:
+    world = make(3)
+    held = world.start("a", dataclasses.replace(PACE, sweepers=1, sweep_s=1000))
+    swept = world.records["a"].swept
+    world.records["a"].never_done = {1}
+    wait(lambda: len(held.up_ids()) == 3)
+    wait(lambda: {2, 3} <= set(swept) and swept.count(1) > 20)
+    assert (swept.count(2), swept.count(3)) == (1, 1)
 
 
 def test_what_a_person_must_mend_is_not_tried_again_by_a_timer(

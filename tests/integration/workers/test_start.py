@@ -107,7 +107,13 @@ def test_a_restored_generation_is_raised_before_a_daemon_is_started(stack: Stack
     stack.stop_worker(worker)
     stack.kill_daemon(cluster)
     ClusterLink.objects.filter(pk=cluster.pk).update(epoch=0, generation=0)
-    stack.start_worker()
+    stack.start_worker({"HPC_RETRY_MIN_S": "100", "HPC_RETRY_MAX_S": "100"})
+    stack.wait(
+        lambda: stack.link(cluster).blocked_reason == "newer_generation", "the reason to be shown"
+    )
+    stack.wait(lambda: stack.holders() == [], "the lease to be released", 1.5)
+    assert stack.link(cluster).generation == seen.generation
+    clusters.connect(cluster)
     stack.wait_up(cluster)
     assert stack.link(cluster).generation > seen.generation
 

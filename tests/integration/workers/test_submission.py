@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from pytest_django import Settings
 
 from cluster_client.protocol import messages
 from controller import queries
@@ -158,7 +160,7 @@ def test_a_lost_link_leaves_the_job_submitting_and_a_later_epoch_asks_again(
     HpcJob.objects.filter(pk=job.pk).update(claimed_epoch=EPOCH - 1)
     (short_directory / "peer").unlink(missing_ok=True)
     with linked(short_directory, cluster, lambda m: messages.Submitted(m.tag, "1")) as link:
-        submission.ask_again(link)
+        submission.ask_again(link, 5)
     job.refresh_from_db()
     assert (job.status, job.attempt) == (JobStatus.SUBMITTED, 2)
 
@@ -184,6 +186,50 @@ def test_a_mute_link_sends_and_claims_nothing(short_directory: Path, cluster: Hp
         assert submission.drain(link, 5) == 0
     job.refresh_from_db()
     assert (job.status, asked) == (JobStatus.PENDING, [])
+
+
+def test_a_sweep_stops_after_its_slice_and_says_that_there_is_more(
+    short_directory: Path, cluster: HpcCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "SLICE_S", 0.3)
+    made = [pending(cluster) for _ in range(20)]
+
+    def answer(message: messages.Submit) -> messages.Submitted:
+        time.sleep(0.1)  # the scheduler's own time
+        return messages.Submitted(message.tag, "1")
+
+    def waiting() -> int:
+        return len(queries.due_pending(cluster.pk, len(made)))
+
+    with linked(short_directory, cluster, answer) as link:
+        begun_at = clock.now()
+        assert sweep.sweep(link)
+        assert clock.now() - begun_at < 1.5
+        assert 0 < waiting() < len(made)
+        while sweep.sweep(link):
+            pass
+    assert waiting() == 0
+
+
+def test_a_sweep_deletes_in_slices_and_says_that_there_is_more(
+    short_directory: Path,
+    cluster: HpcCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+) -> None:
+    monkeypatch.setattr(sweep, "SLICE_S", 0.0)
+    settings.HPC_CANCELLING_STALE_S = 0.05
+    job = deleting(cluster)
+    time.sleep(0.1)  # so that it is due
+    slices = iter([False, False, True])
+    with linked(short_directory, cluster, lambda m: messages.Deleted(m.tag, next(slices))) as link:
+        assert sweep.sweep(link)
+        assert list(slices) == [False, True], "one slice was asked for"
+        slices = iter([False, True])
+        while sweep.sweep(link):
+            pass
+    job.refresh_from_db()
+    assert job.status is JobStatus.DELETED
 
 
 def test_lost_jobs_are_compared_again_once_they_are_due(

@@ -87,6 +87,6 @@ def test_pauses_double_up_to_the_cap() -> None:
 
 
 def test_a_worker_above_its_share_gives_up_and_below_it_takes() -> None:
-    assert (lease.to_give_up(5, 3), lease.to_take(5, 3)) == (2, 0)
-    assert (lease.to_give_up(2, 3), lease.to_take(2, 3)) == (0, 1)
-    assert (lease.to_give_up(3, 3), lease.to_take(3, 3)) == (0, 0)
+    assert (lease.is_above_share(5, 3), lease.to_take(5, 3)) == (True, 0)
+    assert (lease.is_above_share(2, 3), lease.to_take(2, 3)) == (False, 1)
+    assert (lease.is_above_share(3, 3), lease.to_take(3, 3)) == (False, 0)
