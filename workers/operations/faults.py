@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 from controller import errors
 
 _markers: dict[str, str] = {}
+_one_death = threading.Lock()
 
 
 def configure(value: str) -> None:
@@ -39,8 +41,11 @@ def reach(name: str) -> None:
     """Die or freeze here if `name` is armed and its marker can be made."""
     for armed, number in ((name, signal.SIGKILL), (f"{name}/stop", signal.SIGSTOP)):
         marker = _markers.get(armed)
-        if marker is not None and _is_first(marker):
-            os.kill(os.getpid(), number)
+        if marker is None:
+            continue
+        with _one_death:  # so that no other thread makes a marker while this one dies
+            if _is_first(marker):
+                os.kill(os.getpid(), number)
 
 
 def _is_first(marker: str) -> bool:
