@@ -78,15 +78,13 @@ def link_of(cluster: HpcCluster) -> ClusterLink | None:
 
 def due_pending(cluster_id: int, limit: int) -> list[int]:
     """Ids of jobs that wait to be submitted, oldest first."""
-    return _ids(_of(cluster_id, JobStatus.PENDING).filter(_due()), limit)
+    return _ids(_of(cluster_id, JobStatus.PENDING).filter(due()), limit)
 
 
 def stale_submitting(cluster_id: int, limit: int) -> list[int]:
     """Ids of jobs whose submission must be asked for again."""
     epoch = ClusterLink.objects.filter(pk=cluster_id).values_list("epoch", flat=True).first() or 0
-    stale = _stale("job_submitting_time", conf.get().submitting_stale_s)
-    rows = _of(cluster_id, JobStatus.SUBMITTING).filter(~Q(claimed_epoch=epoch) | stale)
-    return _ids(rows.filter(_due()), limit)
+    return _ids(_of(cluster_id, JobStatus.SUBMITTING).filter(stale_claim(epoch)), limit)
 
 
 def stale_cancelling(cluster_id: int, limit: int) -> list[int]:
@@ -164,6 +162,7 @@ def describe_job(job: HpcJob) -> dict[str, Any]:
         "cpu_s": job.cpu_s,
         "max_memory_mib": job.max_memory_mib,
         "blocked": _describe_block(job),
+        "last_confirmed": _iso(last_confirmed(job)),
         "times": _describe_times(job),
     }
 
@@ -184,6 +183,22 @@ def describe_event(event: JobEvent) -> dict[str, Any]:
     }
 
 
+def due() -> Q:
+    """Rows that nothing holds back now."""
+    return Q(not_before=None) | Q(not_before__lte=Now())
+
+
+def older_than(column: str, age_s: float) -> Q:
+    """Rows whose `column` lies more than `age_s` in the past of the database's clock."""
+    return Q(**{f"{column}__lte": Now() - timedelta(seconds=age_s)})
+
+
+def stale_claim(epoch: int) -> Q:
+    """Which SUBMITTING jobs of a cluster may be asked for again by the holder of `epoch`."""
+    old = older_than("job_submitting_time", conf.get().submitting_stale_s)
+    return due() & (~Q(claimed_epoch=epoch) | old)
+
+
 def with_confirmation(jobs: QuerySet[HpcJob]) -> QuerySet[HpcJob]:
     """The jobs with `last_confirmed`: when the cluster last showed them, by poll or by event."""
     polled = Case(
@@ -197,6 +212,14 @@ def with_confirmation(jobs: QuerySet[HpcJob]) -> QuerySet[HpcJob]:
     return jobs.annotate(last_confirmed=polled)
 
 
+def last_confirmed(job: HpcJob) -> datetime | None:
+    """When the cluster last showed the job; asks the database unless `with_confirmation` did."""
+    found: HpcJob | None = job
+    if not hasattr(job, "last_confirmed"):
+        found = with_confirmation(HpcJob._base_manager.filter(pk=job.pk)).first()
+    return cast("datetime | None", getattr(found, "last_confirmed", None))
+
+
 def _online(prefix: str = "") -> Q:
     return Q(**{f"{prefix}state": LinkState.UP, f"{prefix}expires_at__gt": Now()}) & ~Q(
         **{f"{prefix}holder": ""}
@@ -207,17 +230,9 @@ def _of(cluster_id: int, status: JobStatus) -> QuerySet[HpcJob]:
     return HpcJob._base_manager.filter(cluster=cluster_id, job_status=status)
 
 
-def _due() -> Q:
-    return Q(not_before=None) | Q(not_before__lte=Now())
-
-
-def _stale(column: str, age_s: float) -> Q:
-    return Q(**{f"{column}__lte": Now() - timedelta(seconds=age_s)})
-
-
 def _stale_since_change(cluster_id: int, status: JobStatus) -> QuerySet[HpcJob]:
-    stale = _stale("changed_at", conf.get().cancelling_stale_s)
-    return _of(cluster_id, status).filter(stale).filter(_due())
+    stale = older_than("changed_at", conf.get().cancelling_stale_s)
+    return _of(cluster_id, status).filter(stale).filter(due())
 
 
 def _ids(rows: QuerySet[HpcJob], limit: int) -> list[int]:

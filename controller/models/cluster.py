@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -111,9 +111,3 @@ class HpcCluster(models.Model):
         from .. import queries
 
         return queries.is_connected(self)
-
-    def describe(self) -> dict[str, Any]:
-        """The cluster and its link as JSON for people and programs."""
-        from .. import queries
-
-        return queries.describe_cluster(self)

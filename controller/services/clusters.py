@@ -14,8 +14,9 @@ from django.db.models.functions import Now
 from .. import conf, errors, publish
 from ..models import Carrier, ClusterLink, HpcCluster, LinkState
 from . import leases
-from .links import UNBLOCKED
+from .moves import UNBLOCKED
 
+UMASK = re.compile(r"0[0-7]{3}")
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -24,7 +25,7 @@ def validate(cluster: HpcCluster) -> None:
     """Mend the host and the paths in place; raises Django's ValidationError by field."""
     problems: dict[str, str] = {}
     cluster.host_name = cluster.host_name.strip()
-    for check in (_check_host, _check_client_path, _check_python, _check_labels):
+    for check in (_check_host, _check_client_path, _check_python, _check_umask, _check_labels):
         check(cluster, problems)
     if problems:
         raise ValidationError(problems)
@@ -172,6 +173,19 @@ def _check_python(cluster: HpcCluster, problems: dict[str, str]) -> None:
     if "\0" in cluster.setup_commands:
         problems["setup_commands"] = "The commands hold a NUL character."
     cluster.setup_commands = cluster.setup_commands.replace("\r\n", "\n")
+
+
+def _check_umask(cluster: HpcCluster, problems: dict[str, str]) -> None:
+    if not UMASK.fullmatch(cluster.umask):
+        return  # the field says so itself
+    umask = int(cluster.umask, 8)
+    if not umask & 0o002:
+        problems["umask"] = f"{cluster.umask} would let anybody write: use 0077 or 0027."
+    elif umask & 0o700:
+        problems["umask"] = (
+            f"{cluster.umask} would bar the account from its own jobs' directories: use 0077 or"
+            " 0027."
+        )
 
 
 def _check_labels(cluster: HpcCluster, problems: dict[str, str]) -> None:

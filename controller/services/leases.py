@@ -20,7 +20,8 @@ from django.db.models.functions import Greatest, Now
 
 from .. import conf, errors
 from ..models import ClusterLink, LinkState, Worker
-from .moves import in_future, older_than
+from ..queries import older_than
+from .moves import in_future
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from .leases import (
     share,
     take,
 )
-from .moves import in_future
+from .moves import UNBLOCKED, in_future
 from .outbox import (
     ClusterEvent,
     ClusterJobState,
@@ -63,7 +63,6 @@ __all__ = [
     "reconcile",
     "record_blocked",
     "record_down",
-    "record_heard",
     "record_up",
     "release",
     "renew_all",
@@ -86,13 +85,6 @@ WELCOME_COLUMNS = {
     "outbox_id": "outbox_id",
 }
 """Fields of the client's Welcome, and where they are kept."""
-
-UNBLOCKED: dict[str, Any] = {
-    "blocked_reason": "",
-    "blocked_detail": "",
-    "blocked_since": None,
-    "not_before": None,
-}
 
 
 def record_up(cluster_id: int, epoch: int, welcome: Mapping[str, Any]) -> bool:
@@ -162,11 +154,6 @@ def record_blocked(
         if is_ours:
             _announce(cluster_id, LinkState.BLOCKED)
     return bool(is_ours)
-
-
-def record_heard(cluster_id: int, epoch: int) -> bool:
-    """The link is alive."""
-    return bool(leases.held(cluster_id, epoch).update(last_heard_at=Now()))
 
 
 def note_confirmed(cluster_id: int, epoch: int) -> bool:

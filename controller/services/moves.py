@@ -21,7 +21,7 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest, Least, Now
 from django.utils.module_loading import import_string
 
-from .. import conf, errors, lifecycle, signals
+from .. import conf, errors, lifecycle, queries, signals
 from ..lifecycle import Event, JobStatus
 from ..models import ClusterLink, HpcJob, JobEvent
 
@@ -46,6 +46,7 @@ UNBLOCKED: dict[str, Any] = {
     "blocked_since": None,
     "not_before": None,
 }
+"""The columns of a job, or of a link, that nothing holds back."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,12 @@ def apply(
 
 def claim(job_id: int, epoch: int) -> HpcJob | None:
     """Claim a PENDING job for the link of `epoch`; only the winner gets the job."""
-    due = Q(not_before=None) | Q(not_before__lte=Now())
-    return _claim(job_id, JobStatus.PENDING, epoch, due)
+    return _claim(job_id, JobStatus.PENDING, epoch, queries.due())
 
 
 def claim_again(job_id: int, epoch: int) -> HpcJob | None:
     """Claim a SUBMITTING job once more, if its claim is stale or of another epoch."""
-    return _claim(job_id, JobStatus.SUBMITTING, epoch, stale_claim(epoch))
-
-
-def stale_claim(epoch: int) -> Q:
-    """Which SUBMITTING jobs of a cluster may be asked for again by the holder of `epoch`."""
-    due = Q(not_before=None) | Q(not_before__lte=Now())
-    return due & (~Q(claimed_epoch=epoch) | older_than("job_submitting_time", _stale_s()))
+    return _claim(job_id, JobStatus.SUBMITTING, epoch, queries.stale_claim(epoch))
 
 
 def block(
@@ -168,15 +162,6 @@ def defer(job_id: int, pause_s: float) -> None:
 def in_future(pause_s: float) -> Combinable:
     """The database's clock plus `pause_s`, as an expression."""
     return Now() + timedelta(seconds=pause_s)
-
-
-def older_than(column: str, age_s: float) -> Q:
-    """Rows whose `column` lies more than `age_s` in the past of the database's clock."""
-    return Q(**{f"{column}__lte": Now() - timedelta(seconds=age_s)})
-
-
-def _stale_s() -> float:
-    return conf.get().submitting_stale_s
 
 
 def _claim(job_id: int, status: JobStatus, epoch: int, condition: Q) -> HpcJob | None:

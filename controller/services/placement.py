@@ -66,7 +66,7 @@ def place_waiting(limit: int = 100, *, is_due_only: bool = True) -> int:
     """Give clusters to PENDING jobs that have none; returns how many got one."""
     rows = HpcJob._base_manager.filter(job_status=JobStatus.PENDING, cluster=None)
     if is_due_only:
-        rows = rows.filter(Q(not_before=None) | Q(not_before__lte=Now()))
+        rows = rows.filter(queries.due())
     job_ids = rows.order_by("pk").values_list("pk", flat=True)[:limit]
     return sum(_place(job_id) for job_id in job_ids)
 

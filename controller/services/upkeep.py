@@ -10,8 +10,9 @@ from django.db.models.functions import Now
 
 from ..models import FileTransfer, UpkeepLease, WebsocketToken
 from ..models.transfer import TransferState
+from ..queries import older_than
 from . import leases, placement
-from .moves import in_future, older_than
+from .moves import in_future
 
 logger = logging.getLogger(__name__)
 

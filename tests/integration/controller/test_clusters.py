@@ -47,6 +47,11 @@ def test_a_path_is_mended(db: None, path: str, kept: str) -> None:
         ("name", ""),
         ("umask", "77"),
         ("umask", "0999"),
+        ("umask", "0000"),
+        ("umask", "0775"),
+        ("umask", "0700"),
+        ("umask", "0777"),
+        ("umask", "0177"),
         ("scheduler", "abacus"),
         ("mode", "floating"),
         ("labels", ["x"]),
@@ -58,6 +63,11 @@ def test_what_cannot_be_mended_is_refused_by_name(db: None, column: str, value: 
     with pytest.raises(errors.Invalid, match=column):
         clusters.register(**{**GOOD, column: value})
     assert not HpcCluster.objects.exists()
+
+
+@pytest.mark.parametrize("umask", ["0077", "0027", "0022", "0007", "0002"])
+def test_a_umask_that_keeps_others_from_writing_is_taken(db: None, umask: str) -> None:
+    assert clusters.register(**GOOD, umask=umask).umask == umask
 
 
 def test_the_local_carrier_must_be_allowed(db: None, settings: Settings) -> None:

@@ -195,9 +195,9 @@ def test_what_a_link_says_counts_only_from_its_holder(
     assert not links.record_up(cluster.pk, stale, WELCOME)
     assert not links.record_down(cluster.pk, stale, "x")
     assert not links.record_blocked(cluster.pk, stale, "refused", "x")
-    assert not links.record_heard(cluster.pk, stale)
+    assert not links.note_confirmed(cluster.pk, stale)
     assert link(cluster).state == LinkState.UP
-    assert links.record_heard(cluster.pk, lease.epoch)
+    assert links.note_confirmed(cluster.pk, lease.epoch)
     assert links.record_down(cluster.pk, lease.epoch, "cut\0off")
     assert (link(cluster).state, link(cluster).failures) == (LinkState.DOWN, 1)
     assert link(cluster).blocked_detail == "cut\ufffdoff"

@@ -86,7 +86,7 @@ def test_descriptions_are_json_and_tell_all(
     )
     assert described["resources"] == {"nodes": 2}
     assert described["blocked"]["reason"] == "limits"
-    whole = json.loads(json.dumps(cluster.describe()))
+    whole = json.loads(json.dumps(queries.describe_cluster(cluster)))
     assert whole["connected"] is True
     assert whole["link"]["daemon_host"] == "login1"
     assert whole["backlog"] == {"PENDING": 1}
@@ -95,7 +95,7 @@ def test_descriptions_are_json_and_tell_all(
 def test_a_cluster_without_a_link_row_is_described_too(cluster: HpcCluster) -> None:
     ClusterLink.objects.all().delete()
     found = HpcCluster.objects.get(pk=cluster.pk)
-    assert found.describe()["link"] is None
+    assert queries.describe_cluster(found)["link"] is None
     assert not found.is_connected()
 
 
@@ -113,3 +113,7 @@ def test_confirmation_is_by_poll_for_what_the_scheduler_holds(
     }
     assert confirmed[running.pk] is not None
     assert confirmed[ended.pk] is None
+    for job in (running, ended):
+        told = confirmed[job.pk]
+        shown = queries.describe_job(job)["last_confirmed"]
+        assert shown == (told.isoformat() if told else None)
