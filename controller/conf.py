@@ -47,8 +47,8 @@ def _setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _seconds(default: float, doc: str, *, least: float = 0.05) -> Any:
-    return _setting(default, doc, unit="s", least=least, most=366 * 86400)
+def _seconds(default: float, doc: str, *, least: float = 0.05, most: float = 366 * 86400) -> Any:
+    return _setting(default, doc, unit="s", least=least, most=most)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Conf:
     )
     secret_keys: tuple[str, ...] = _setting(
         (),
-        "Fernet keys for what is kept secret, newest first; separated by commas.",
+        "Fernet keys, newest first, separated by commas. Reserved: nothing is encrypted with them"
+        " yet; they are required already so that secrets can follow.",
         is_required=True,
     )
     job_class: str = _setting(
@@ -80,10 +81,14 @@ class Conf:
     fault_point: str = _setting("", "Where a process kills itself; for tests, environment only.")
     ipc_unix_socket: str = _setting(
         "/tmp/job_controller.sock",  # noqa: S108  # the original's default, a base name
-        "Base path of the sockets between web and files workers.",
+        "Reserved: base path of the sockets between web and files workers; nothing reads it yet.",
     )
     file_connection_chunk_size: int = _setting(
-        1 << 20, "Size of a piece of a transfer.", unit="bytes", least=1024, most=4 << 20
+        1 << 20,
+        "Reserved: size of a piece of a transfer; nothing reads it yet.",
+        unit="bytes",
+        least=1024,
+        most=4 << 20,
     )
     websocket_port: int = _setting(
         8001, "Reserved for clusters that call back.", least=1, most=65535
@@ -99,12 +104,20 @@ class Conf:
     ping_interval_s: float = _seconds(5, "How often a link is pinged.")
     ping_deadline_s: float = _seconds(15, "After which a silent link is given up.")
     request_deadline_s: float = _seconds(30, "Limit of a request to a cluster client.")
-    submit_limit_s: float = _seconds(60, "Limit of the scheduler's submit command.")
+    # What is sent to the clients keeps within their own bounds: beyond, they refuse to start.
+    submit_limit_s: float = _seconds(60, "Limit of the scheduler's submit command.", most=3600)
     submit_parallel: int = _setting(
-        1, "Submissions in flight a cluster.", unit="jobs", least=1, most=64
+        1, "Submissions in flight a cluster.", unit="jobs", least=1, most=16
     )
-    poll_interval_s: float = _seconds(10, "How often a client asks its scheduler.")
-    lost_after_s: float = _seconds(86400, "After which a job absent everywhere is blocked.")
+    poll_interval_s: float = _seconds(
+        10,
+        "How often a client asks its scheduler; three times as long while all jobs are queued.",
+        least=0.1,
+        most=1200,
+    )
+    lost_after_s: float = _seconds(
+        86400, "After which a job absent everywhere is blocked.", least=1, most=365 * 86400
+    )
     cluster_task_cap: int = _setting(
         4, "Tasks of one cluster that run at once in a worker.", unit="tasks", least=1, most=1000
     )
@@ -115,7 +128,7 @@ class Conf:
     retry_min_s: float = _seconds(1, "First pause before a link is tried again.")
     retry_max_s: float = _seconds(300, "Longest pause before a link is tried again.")
     script_limit_bytes: int = _setting(
-        512 << 10, "Longest script that is accepted.", unit="bytes", least=1, most=512 << 10
+        480 << 10, "Longest script that is accepted.", unit="bytes", least=1, most=480 << 10
     )
     files_parallel: int = _setting(
         8,

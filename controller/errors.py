@@ -3,7 +3,8 @@
 HpcError
 ├── NotFound              no such cluster, job or file
 ├── Invalid               the request can't be carried out as it stands; the sentence says why
-│   └── IllegalMove       the job's status does not allow it
+│   ├── IllegalMove       the job's status does not allow it
+│   └── NotAllSubmitted   of many jobs, some were submitted or cancelled by somebody else
 ├── Unavailable           it may work later (transient)
 │   ├── ClusterOffline    no link to the cluster now
 │   ├── LinkLost          the link broke before the answer
@@ -16,6 +17,8 @@ HpcError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 
 class HpcError(Exception):
@@ -35,6 +38,21 @@ class Invalid(HpcError):
 
 class IllegalMove(Invalid):
     code = "illegal_move"
+
+
+class NotAllSubmitted(Invalid):
+    """Of many jobs, `accepted` (ids) were submitted, `refused` (sentences by id) were not."""
+
+    code = "not_all_submitted"
+
+    def __init__(self, accepted: Sequence[int], refused: Mapping[int, str]) -> None:
+        self.accepted = tuple(accepted)
+        self.refused = dict(refused)
+        first = next(iter(self.refused.values()))
+        super().__init__(
+            f"{len(self.accepted)} of {len(self.accepted) + len(self.refused)} jobs were submitted;"
+            f" of the others the first: {first}"
+        )
 
 
 class Unavailable(HpcError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from .. import lifecycle
+from .. import lifecycle, queries
 from ..lifecycle import Event, JobStatus
 from ..models import HpcJob, JobEvent
 from ..models.job import LIFECYCLE_FIELDS
@@ -25,13 +26,30 @@ else:
 
 @dataclass(frozen=True)
 class Verb:
-    """Something a person can do to a job. `done` completes "2 jobs ..."."""
+    """Something a person can do to a job. `done` completes "2 jobs ...".
 
-    event: Event
+    `event`: it is offered where the job's life allows that; None: where the job is held back.
+    """
+
+    event: Event | None
     label: str
     done: str
     permission: str
     act: Callable[[HpcJob], object]
+
+    def fits(self, job: HpcJob) -> bool:
+        """Whether it can be done to the job as it stands."""
+        if self.event is None:
+            return bool(job.blocked_reason)
+        return self.event in lifecycle.legal_events(job.status)
+
+
+class Pressed(HttpResponseRedirect):
+    """The answer to a verb's button on a job's page; the verb is carried out after the commit."""
+
+    def __init__(self, path: str, job: HpcJob, verb: Verb) -> None:
+        super().__init__(path)
+        self.job, self.verb = job, verb
 
 
 def _submit(job: HpcJob) -> None:
@@ -59,6 +77,13 @@ VERBS = {
         "to be cleared away: a worker deletes the data.",
         "delete_hpcjob",
         _delete,
+    ),
+    "look_again": Verb(
+        None,
+        "Look again",
+        "to be looked at again: a worker does it.",
+        "change_hpcjob",
+        jobs.look_again,
     ),
     "declare_lost": Verb(
         Event.DECLARE_LOST, "Declare lost", "declared lost.", "change_hpcjob", jobs.declare_lost
@@ -96,7 +121,16 @@ class EventInline(EventTable):
 class HpcJobAdmin(records.OwnerAdmin):
     """Draft, submit, follow, cancel and clear away jobs. A portal may derive its own from it."""
 
-    list_display = ("id", "name", "owner", "cluster", "job_status", "blocked_reason", "changed_at")
+    list_display = (
+        "id",
+        "name",
+        "owner",
+        "cluster",
+        "job_status",
+        "blocked_reason",
+        "changed_at",
+        "last_confirmed",
+    )
     list_filter = ("job_status", "cluster", "blocked_reason")
     list_select_related = ("cluster", "owner")
     search_fields = ("=id", "name", "tag", "scheduler_job_id")
@@ -110,15 +144,23 @@ class HpcJobAdmin(records.OwnerAdmin):
     def get_fields(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
         if obj is None:
             return ("name", "owner", *DRAFT_ONLY)
-        return records.names(type(obj))
+        return (*records.names(type(obj)), "last_confirmed")
 
     def get_readonly_fields(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
         if obj is None:
             return ()
-        fixed = {"created_at", "job_details", *LIFECYCLE_FIELDS}
+        fixed = {"created_at", "job_details", "last_confirmed", *LIFECYCLE_FIELDS}
         if obj.status is JobStatus.DRAFT:
             return tuple(sorted(fixed - set(DRAFT_ONLY)))
         return tuple(sorted(fixed | set(DRAFT_ONLY)))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[HpcJob]:
+        return queries.with_confirmation(super().get_queryset(request))
+
+    @admin.display(description="last confirmed", ordering="last_confirmed")
+    def last_confirmed(self, job: HpcJob) -> datetime | str:
+        """When the cluster last showed the job, by a poll or an event."""
+        return queries.last_confirmed(job) or "never"
 
     def get_inlines(self, request: HttpRequest, obj: Any = None) -> Any:
         return (EventInline,) if obj is not None else ()
@@ -138,15 +180,18 @@ class HpcJobAdmin(records.OwnerAdmin):
     ) -> HttpResponse:
         job = self.get_object(request, object_id) if object_id else None
         context = {"verbs": self._legal(request, job) if job is not None else {}}
-        return super().changeform_view(
+        response = super().changeform_view(
             request, object_id, form_url, {**(extra_context or {}), **context}
         )
+        if isinstance(response, Pressed):
+            # Not sooner: the form was stored in a transaction, and a portal's render() may wait.
+            self._act(request, [response.job], response.verb)
+        return response
 
     def response_change(self, request: HttpRequest, obj: HpcJob) -> HttpResponse:
         for name, verb in self._legal(request, obj).items():
             if f"_hpc_{name}" in request.POST:
-                self._act(request, [obj], verb)
-                return HttpResponseRedirect(request.path)
+                return Pressed(request.path, obj, verb)
         return super().response_change(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: HpcJob | None = None) -> bool:
@@ -179,8 +224,7 @@ class HpcJobAdmin(records.OwnerAdmin):
 
     @admin.action(description="Look again at the chosen blocked jobs", permissions=("change",))
     def look_again(self, request: HttpRequest, chosen: QuerySet[HpcJob]) -> None:
-        done = "to be looked at again: a worker does it."
-        actions.run(self, request, chosen, jobs.look_again, done)
+        self._act(request, chosen, VERBS["look_again"])
 
     @admin.action(description="Declare the chosen jobs lost", permissions=("change",))
     def declare_lost(self, request: HttpRequest, chosen: QuerySet[HpcJob]) -> None:
@@ -190,11 +234,10 @@ class HpcJobAdmin(records.OwnerAdmin):
         actions.run(self, request, chosen, lambda job: verb.act(jobs.load(job.pk)), verb.done)
 
     def _legal(self, request: HttpRequest, job: HpcJob) -> dict[str, Verb]:
-        events = lifecycle.legal_events(job.status)
         return {
             name: verb
             for name, verb in VERBS.items()
-            if verb.event in events and self._may(request, verb)
+            if verb.fits(job) and self._may(request, verb)
         }
 
     def _may(self, request: HttpRequest, verb: Verb) -> bool:

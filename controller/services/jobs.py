@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from .. import errors, publish, queries
 from ..lifecycle import FINAL, IN_SCHEDULER, Event, JobStatus
 from ..models import HpcJob
+from ..models.job import LIFECYCLE_FIELDS
 from . import parameters as asked
 from . import placement
 from .moves import (
@@ -76,29 +78,40 @@ class Accepted:
 def submit(job: HpcJob, parameters: Any, *, source: str = "user") -> JobStatus:
     """Take the job over: check, choose a cluster, render the script, DRAFT -> PENDING.
 
-    Raises Invalid, NotFound or IllegalMove, and changes nothing then.
+    Raises Invalid, NotFound or IllegalMove, and changes nothing then. The job's own render() and
+    choose_cluster() run outside of any transaction but the caller's.
     """
-    with transaction.atomic():
+    _check(job, parameters)
+    with _stored([job]):
         accepted = _accept(job, parameters)
-        _enter(accepted, source)
-        if accepted.cluster_id is not None:
-            publish.submit_job(accepted.cluster_id, job.pk)
+        with transaction.atomic():
+            _enter(accepted, source)
+            if accepted.cluster_id is not None:
+                publish.submit_job(accepted.cluster_id, job.pk)
     job.refresh_from_db()
     return JobStatus.PENDING  # as it was accepted; a worker may have it already
 
 
 def submit_many(pairs: Iterable[tuple[HpcJob, Any]], *, source: str = "user") -> list[JobStatus]:
-    """Submit many (job, parameters) at once, all or none, with one nudge a cluster."""
-    accepted = _accept_all(list(pairs))
-    for batch in _batches(accepted):
-        with transaction.atomic():
-            for one in batch:
-                _enter(one, source)
-    for cluster_id in {one.cluster_id for one in accepted}:
-        if cluster_id is not None:
-            publish.drain_cluster(cluster_id)
+    """Submit many (job, parameters) at once, with one nudge a cluster.
+
+    First all are checked, rendered and given clusters: one that is refused then is raised as by
+    `submit`, and none is submitted. Then they enter in batches of BATCH, a transaction each. What
+    somebody else submitted or cancelled in between is left out; the rest enter all the same, and
+    NotAllSubmitted tells which did. If the database fails then, its error is raised: batches that
+    were committed stay submitted, all others stay drafts, as the rows' statuses tell.
+    """
+    given = list(pairs)
+    for job, parameters in given:
+        _check(job, parameters)
+    with _stored([job for job, _ in given]):
+        accepted = [_accept(job, parameters) for job, parameters in given]
+    refused = _enter_all(accepted, source)
     for one in accepted:
         one.job.refresh_from_db()
+    if refused:
+        entered = [one.job.pk for one in accepted if one.job.pk not in refused]
+        raise errors.NotAllSubmitted(entered, refused)
     return [JobStatus.PENDING] * len(accepted)
 
 
@@ -185,38 +198,109 @@ def render_script(job: HpcJob, parameters: Any) -> str:
     return asked.render(job, parameters)
 
 
-def _accept(given: HpcJob, parameters: Any) -> Accepted:
+def _check(job: HpcJob, parameters: Any) -> None:
+    """Refuse what can be refused without asking the database or the portal's own code."""
     asked.check_json(parameters)
-    job = _stored(given)
+    asked.name(job.name)
+    asked.environment(job.environment)
+    asked.resources(parameters)
+    if _is_plain(parameters):
+        asked.script(parameters["script"])
+
+
+def _is_plain(parameters: Any) -> bool:
+    return isinstance(parameters, dict) and "script" in parameters
+
+
+@contextmanager
+def _stored(jobs: Iterable[HpcJob]) -> Iterator[None]:
+    """Stores jobs that are new, so that they have ids; takes them away again on any error."""
+    new = [job for job in jobs if job._state.adding]
+    try:
+        for batch in _batches(new):
+            with transaction.atomic():
+                for job in batch:
+                    job.save()
+        yield
+    except BaseException:
+        _take_back([job for job in new if not job._state.adding])
+        raise
+
+
+def _take_back(drafts: list[HpcJob]) -> None:
+    # Where the caller's transaction, or the database, is lost already, the first error counts.
+    with suppress(DatabaseError):
+        ids = [job.pk for job in drafts]
+        HpcJob._base_manager.filter(pk__in=ids, job_status=JobStatus.DRAFT).delete()
+    for job in drafts:
+        job.pk = job.id = None
+        job._state.adding = True
+
+
+def _accept(given: HpcJob, parameters: Any) -> Accepted:
+    job = _of_job_class(given)
     if job.status is not JobStatus.DRAFT:
         raise errors.IllegalMove(
             f"Job {job.pk} is {job.status.label}: only a draft can be submitted; make a new job."
         )
     for name, value in asked.resources(parameters).items():
         setattr(job, name, value)
+    text = parameters["script"] if _is_plain(parameters) else job.render(parameters)
     columns: dict[str, Any] = queries.resources_of(job)
-    columns["environment"] = asked.environment(job.environment)
-    is_plain = isinstance(parameters, dict) and "script" in parameters
-    text = parameters["script"] if is_plain else job.render(parameters)
     columns |= {"script": asked.script(text), "job_parameters": parameters}
+    columns["environment"] = asked.environment(job.environment)
     cluster = placement.choose(job, parameters)
     columns |= {"cluster": cluster} if cluster else placement.waiting()
     return Accepted(given, columns, cluster.pk if cluster else None)
 
 
-def _accept_all(pairs: list[tuple[HpcJob, Any]]) -> list[Accepted]:
-    accepted: list[Accepted] = []
-    made: list[int] = []
+def _of_job_class(given: HpcJob) -> HpcJob:
+    """The stored job as HPC_JOB_CLASS: its life as the row has it, all else as it was given."""
+    if isinstance(given, job_class()):
+        explicit = given.cluster
+        try:
+            given.refresh_from_db(fields=list(LIFECYCLE_FIELDS))
+        except HpcJob.DoesNotExist as error:
+            raise errors.NotFound(f"There is no job {given.pk}.") from error
+        given.cluster = explicit or given.cluster
+        return given
+    job = load(given.pk)
+    for field in HpcJob._meta.concrete_fields:
+        if field.name not in LIFECYCLE_FIELDS:
+            setattr(job, field.attname, getattr(given, field.attname))
+    job.cluster = given.cluster or job.cluster
+    return job
+
+
+def _enter_all(accepted: list[Accepted], source: str) -> dict[int, str]:
+    """Enter them batch by batch; returns the sentences on those refused, by id."""
+    refused: dict[int, str] = {}
+    clusters: set[int] = set()
     try:
-        for batch in _batches(pairs):
-            new = [job for job, _ in batch if job._state.adding]
+        for batch in _batches(accepted):
             with transaction.atomic():
-                accepted += [_accept(job, parameters) for job, parameters in batch]
-            made += [job.pk for job in new]
-    except errors.HpcError:
-        HpcJob._base_manager.filter(pk__in=made, job_status=JobStatus.DRAFT).delete()
-        raise
-    return accepted
+                sentences = _enter_batch(batch, source)
+            refused |= sentences
+            clusters |= {
+                one.cluster_id
+                for one in batch
+                if one.cluster_id is not None and one.job.pk not in sentences
+            }
+    finally:
+        for cluster_id in sorted(clusters):
+            publish.drain_cluster(cluster_id)
+    return refused
+
+
+def _enter_batch(batch: list[Accepted], source: str) -> dict[int, str]:
+    sentences = {}
+    for one in batch:
+        try:
+            with transaction.atomic():
+                _enter(one, source)
+        except errors.HpcError as error:
+            sentences[one.job.pk] = str(error)
+    return sentences
 
 
 def _batches(items: list[T]) -> Iterator[list[T]]:
@@ -225,23 +309,13 @@ def _batches(items: list[T]) -> Iterator[list[T]]:
 
 
 def _enter(accepted: Accepted, source: str) -> None:
+    """In the caller's transaction: move the draft, if it still is one, and store its changes."""
     job = accepted.job
     outcome = apply(job.pk, Event.SUBMIT, source=source, updates=accepted.columns)
-    _refuse_unless(outcome, job, "it was submitted meanwhile")
-
-
-def _stored(job: HpcJob) -> HpcJob:
-    """The job with its portal's unsaved changes stored, its row locked, as HPC_JOB_CLASS."""
-    explicit, is_new = job.cluster, job._state.adding
+    _refuse_unless(outcome, job, "it was submitted or cancelled meanwhile")
+    for name in accepted.columns.keys() - LIFECYCLE_FIELDS:
+        setattr(job, name, accepted.columns[name])
     job.save()
-    if not is_new:
-        HpcJob._base_manager.select_for_update().get(pk=job.pk)
-    if not isinstance(job, job_class()):
-        job = load(job.pk)
-    elif not is_new:
-        job.refresh_from_db()
-    job.cluster = explicit or job.cluster
-    return job
 
 
 def _refuse_unless(outcome: Outcome, job: HpcJob, sentence: str) -> None:

@@ -18,6 +18,8 @@ PARAMETERS_LIMIT_BYTES = 1 << 20
 LARGEST_NUMBER = 2**31 - 1  # what the columns hold
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+INTERPRETER = re.compile(r"#![ \t]*/")
+NAME_LIMIT = 200
 
 
 def check_json(parameters: Any) -> None:
@@ -61,13 +63,15 @@ def script(text: Any) -> str:
         raise errors.Invalid("The script is empty.")
     if "\0" in text:
         raise errors.Invalid("The script holds a NUL character: it must be plain text.")
-    if "\r" in text:
+    if "\r\n" in text:
         raise errors.Invalid(
             "The script has Windows line ends (CRLF), which shells choke on: convert it with"
             " dos2unix."
         )
-    if not text.startswith("#!"):
-        raise errors.Invalid("The script must begin with #! and its interpreter (#!/bin/bash).")
+    if not INTERPRETER.match(text):
+        raise errors.Invalid(
+            "The script must begin with #! and the absolute path of its interpreter (#!/bin/bash)."
+        )
     size_bytes = _size_bytes(text)
     limit_bytes = conf.get().script_limit_bytes
     if size_bytes > limit_bytes:
@@ -75,6 +79,19 @@ def script(text: Any) -> str:
             f"The script is {size_bytes} bytes long; at most {limit_bytes} are accepted: put data"
             " into files."
         )
+    return text
+
+
+def name(text: Any) -> str:
+    """The job's name for people."""
+    if not isinstance(text, str):
+        raise errors.Invalid(f"The job's name must be text, not {type(text).__name__}.")
+    if len(text) > NAME_LIMIT:
+        raise errors.Invalid(
+            f"The job's name is {len(text)} characters long; at most {NAME_LIMIT} are kept."
+        )
+    if CONTROL_CHARACTERS.search(text) or not _is_unicode(text):
+        raise errors.Invalid("The job's name holds a line end or another control character.")
     return text
 
 

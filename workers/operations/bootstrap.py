@@ -25,9 +25,6 @@ logger = logging.getLogger(__name__)
 START_LIMIT_S = 120.0
 """The client itself waits up to 30 s for an older daemon to end and 60 s for the new one."""
 
-CLIENT_PARALLEL_MOST = 16
-"""What a client accepts; it would refuse to start with more."""
-
 FOR_A_PERSON = frozenset({"settings", "store_damaged", "elsewhere", "path_refused"})
 """Codes of a failed start that time alone does not mend."""
 
@@ -71,7 +68,7 @@ def plan(cluster_id: int) -> Plan:
                 "HPC_SCHEDULER_CLASS": cluster.scheduler,
                 "HPC_POLL_INTERVAL_S": settings.poll_interval_s,
                 "HPC_POLL_INTERVAL_IDLE_S": 3 * settings.poll_interval_s,
-                "HPC_SUBMIT_PARALLEL": min(settings.submit_parallel, CLIENT_PARALLEL_MOST),
+                "HPC_SUBMIT_PARALLEL": settings.submit_parallel,
                 "HPC_LOST_AFTER_S": settings.lost_after_s,
             },
             "setup_commands": cluster.setup_commands,

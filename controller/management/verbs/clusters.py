@@ -9,6 +9,7 @@ from typing import Any
 from ... import errors, queries
 from ...models import Carrier, DaemonMode, HpcCluster, LinkState, Scheduler
 from ...services import clusters
+from . import waits
 from .terminal import Console
 
 POLL_S = 0.2
@@ -169,7 +170,7 @@ def _add_wait(parser: ArgumentParser) -> None:
 
 def _add_limit(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", type=float, default=CONNECT_LIMIT_S, metavar="S", help="longest wait (s)"
+        "--limit", type=waits.seconds, default=CONNECT_LIMIT_S, metavar="S", help="longest wait (s)"
     )
 
 

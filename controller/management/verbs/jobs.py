@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.db import transaction
+from django.utils import timezone
 
 from ... import conf, errors, queries
 from ...lifecycle import JobStatus
@@ -44,11 +45,10 @@ def submit(console: Console, options: Namespace) -> int:
     text = _script(options.script)
     cluster = clusters.find(options.cluster) if options.cluster else None
     parameters: dict[str, Any] = {"script": text, "resources": dict(options.resource)}
-    with transaction.atomic():
-        job = jobs.job_class()(
-            name=options.name, cluster=cluster, environment=dict(options.environment)
-        )
-        jobs.submit(job, parameters)
+    job = jobs.job_class()(
+        name=options.name, cluster=cluster, environment=dict(options.environment)
+    )
+    jobs.submit(job, parameters)
     tell = console.note if options.json else console.line
     tell(f"job {job.pk}: submitted to {job.cluster or 'no cluster yet'}, tag {job.tag}")
     if job.cluster is not None and not queries.is_connected(job.cluster):
@@ -64,7 +64,7 @@ def submit(console: Console, options: Namespace) -> int:
 
 def list_some(console: Console, options: Namespace) -> int:
     """The newest jobs."""
-    rows = HpcJob.objects.select_related("cluster")
+    rows = queries.with_confirmation(HpcJob.objects.select_related("cluster"))
     if options.cluster:
         rows = rows.filter(cluster=clusters.find(options.cluster))
     if options.status:
@@ -84,6 +84,7 @@ def show(console: Console, options: Namespace) -> int:
     if options.json:
         console.document(described)
         return 0
+    described["last confirmed"] = _ago(described.pop("last_confirmed"))
     described |= {f"time {name}": time for name, time in described.pop("times").items()}
     described |= {f"blocked {n}": v for n, v in (described.pop("blocked") or {}).items()}
     resources = described.pop("resources")
@@ -179,7 +180,7 @@ def _reading(parser: ArgumentParser) -> ArgumentParser:
 
 def _add_limit(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", type=float, default=waits.LIMIT_S, metavar="S", help="longest wait (s)"
+        "--limit", type=waits.seconds, default=waits.LIMIT_S, metavar="S", help="longest wait (s)"
     )
 
 
@@ -215,6 +216,13 @@ def _row(described: dict[str, Any]) -> tuple[Any, ...]:
     )
     names = ("id", "name", "cluster", "status")
     return (*(described[name] for name in names), exited, why.partition("\n")[0])
+
+
+def _ago(time: str | None) -> str | None:
+    if time is None:
+        return None
+    age_s = (timezone.now() - datetime.fromisoformat(time)).total_seconds()
+    return f"{max(age_s, 0):.0f} s ago ({time})"
 
 
 def _script(path: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 
 from ... import errors, lifecycle
@@ -13,6 +15,17 @@ from .terminal import Bar, Console
 POLL_S = 0.2
 LIMIT_S = 30 * 86400.0
 DONE = lifecycle.FINAL | {JobStatus.DELETING, JobStatus.DELETED}
+
+
+def seconds(text: str) -> float:
+    """The value of `--limit`: every wait has one."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def wait(

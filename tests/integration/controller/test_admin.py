@@ -228,6 +228,35 @@ def test_a_jobs_page_offers_what_its_life_allows(
         assert (f'name="_hpc_{name}"' in page) == (verb.event in legal)
 
 
+def test_a_blocked_jobs_page_offers_to_look_again(
+    admin_client: Client, cluster: HpcCluster, make_job: MakeJob, sent: Any, committed: Any
+) -> None:
+    job = make_job(JobStatus.PENDING, cluster=cluster)
+    jobs.block(job.pk, "limits", "full", jobs.in_future(600))
+    page = url("hpcjob", "change", job.pk)
+    assert 'name="_hpc_look_again"' in admin_client.get(page).content.decode()
+    with committed():
+        response = admin_client.post(page, {**JOB_FORM, "_hpc_look_again": "1"}, follow=True)
+    assert "1 job to be looked at again" in response.content.decode()
+    job.refresh_from_db()
+    assert (job.blocked_reason, job.not_before) == ("", None)
+    assert sent == [(publish.DRAIN_CLUSTER, cluster.pk, f"cluster.{cluster.pk}")]
+
+
+def test_when_the_cluster_last_confirmed_a_job_is_shown(
+    admin_client: Client, cluster: HpcCluster, lease: links.Lease, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.RUNNING, cluster=cluster)
+    pages = (url("hpcjob", "changelist"), url("hpcjob", "change", job.pk))
+    for page in pages:
+        text = admin_client.get(page).content.decode()
+        assert "last confirmed" in text.lower()
+        assert "never" in text
+    links.note_confirmed(cluster.pk, lease.epoch)
+    for page in pages:
+        assert "never" not in admin_client.get(page).content.decode()
+
+
 def test_a_jobs_history_names_its_statuses(admin_client: Client, make_job: MakeJob) -> None:
     job = make_job(JobStatus.SUBMITTED)
     jobs.apply(job.pk, lifecycle.Event.EXCEED_WALL_TIME, source="cluster")

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -116,6 +117,10 @@ def test_a_failure_is_one_sentence(db: None, words: tuple[str, ...]) -> None:
         ("job", "submit", "--script", "x", "--resource", "nodes=many"),
         ("job", "submit", "--script", "x", "--resource", "gpus=1"),
         ("job", "list", "--status", "sleeping"),
+        ("job", "wait", "1", "--limit", "nan"),
+        ("job", "wait", "1", "--limit", "inf"),
+        ("job", "wait", "1", "--limit", "-1"),
+        ("cluster", "connect", "x", "--limit", "nan"),
         ("cluster", "add", "x"),
         ("cluster", "add", "x", "--host", "h", "--client-path", "/x", "--scheduler", "abacus"),
     ],
@@ -147,13 +152,33 @@ def test_a_job_is_submitted_and_shown(cluster: HpcCluster, script: Path) -> None
     assert "PENDING" in hpc("job", "events", job.pk).out
 
 
+def test_when_the_cluster_last_confirmed_a_job_is_shown(
+    cluster: HpcCluster, lease: links.Lease, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.RUNNING, cluster=cluster)
+    assert "last confirmed" not in hpc("job", "show", job.pk).out
+    links.note_confirmed(cluster.pk, lease.epoch)
+    (line,) = [
+        line for line in hpc("job", "show", job.pk).out.splitlines() if "last confirmed" in line
+    ]
+    assert re.match(r"last confirmed +\d s ago \(2", line)
+    (listed,) = json.loads(hpc("job", "list", "--json").out)
+    assert (
+        listed["last_confirmed"]
+        == json.loads(hpc("job", "show", job.pk, "--json").out)["last_confirmed"]
+    )
+
+
 def test_a_refused_script_leaves_no_draft_behind(cluster: HpcCluster, script: Path) -> None:
     script.write_bytes(b"echo\r\n")
     assert_refused(hpc("job", "submit", "--cluster", "north", "--script", script), "CRLF")
     script.write_bytes(b"#!/bin/sh\n\xff")
     assert_refused(hpc("job", "submit", "--cluster", "north", "--script", script), "UTF-8")
     script.write_bytes(b"#!/bin/sh\n" + b"x" * (600 << 10))
-    assert_refused(hpc("job", "submit", "--cluster", "north", "--script", script), "524288")
+    assert_refused(hpc("job", "submit", "--cluster", "north", "--script", script), "491520")
+    script.write_text(SCRIPT)
+    words = ("job", "submit", "--cluster", "north", "--script", script, "--name", "x" * 201)
+    assert_refused(hpc(*words), "at most 200")
     assert not HpcJob.objects.exists()
 
 

@@ -38,7 +38,9 @@ def test_a_good_script_is_taken_byte_for_byte() -> None:
         ("#!/bin/sh\r\necho\r\n", "CRLF"),
         ("echo\n", "#!"),
         (" #!/bin/sh\n", "#!"),
-        ("#!/bin/sh\n" + "x" * (512 << 10), "524288"),
+        ("#!env python3\n", "absolute path"),
+        ("#!\n/bin/sh\n", "absolute path"),
+        ("#!/bin/sh\n" + "x" * (480 << 10), "491520"),
         ("#!/bin/sh\n\ud800", "surrogate"),
     ],
 )
