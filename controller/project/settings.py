@@ -12,6 +12,7 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 from controller import conf
+from controller.project.checks import MADE_UP
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 HPC_DATA_DIRECTORY = Path(os.environ.get("HPC_DATA_DIRECTORY", BASE_DIR / "var"))
@@ -19,8 +20,8 @@ HPC_DATA_DIRECTORY = Path(os.environ.get("HPC_DATA_DIRECTORY", BASE_DIR / "var")
 globals().update(conf.from_environment(os.environ))
 
 DEBUG = os.environ.get("DJANGO_DEBUG", "") == "1"
-# Without a key of its own a process makes one up: sessions then end with it, nothing else breaks.
-SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(50)
+# Without a key each process makes one up, which suits one process alone: hpc.W004 says so.
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or MADE_UP + secrets.token_urlsafe(50)
 ALLOWED_HOSTS = [
     host.strip()
     for host in os.environ.get("DJANGO_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")

@@ -1,12 +1,17 @@
 """The standalone project: migrations, checks, and what its servers load."""
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from pytest_django import Settings
 
 from controller import checks
+from controller.project import checks as project_checks
 
 
 def test_models_and_migrations_agree(db: None) -> None:
@@ -38,3 +43,22 @@ def test_a_sqlite_that_does_not_wait_is_warned_of() -> None:
     }
     assert checks.hasty_databases(databases) == ["default"]
     assert checks.check_sqlite(None) == []
+
+
+def test_a_secret_key_that_each_process_makes_up_is_warned_of(settings: Settings) -> None:
+    assert project_checks.check_secret_key(None) == []
+    settings.SECRET_KEY = project_checks.MADE_UP + "x" * 50
+    assert [found.id for found in project_checks.check_secret_key(None)] == ["hpc.W004"]
+    settings.DEBUG = True
+    assert project_checks.check_secret_key(None) == []
+
+
+@pytest.mark.parametrize(("key", "is_warned"), [("", True), ("k" * 50, False)])
+def test_the_project_makes_a_key_up_where_none_is_set(key: str, is_warned: bool) -> None:
+    project = "controller.project.settings"
+    environment = {**os.environ, "DJANGO_SECRET_KEY": key, "DJANGO_SETTINGS_MODULE": project}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("hpc.W004" in done.stderr) == is_warned
