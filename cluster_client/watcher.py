@@ -285,7 +285,10 @@ class Watcher:
         return claim if claim != ref.scheduler_job_id else ""
 
     def _with_exit_record(self, ref: JobRef, seen: Sighting) -> Sighting:
-        """Absent in two good queries in a row, and an exit record: that is an end."""
+        """Absent in two good queries in a row, and an exit record: that is an end.
+
+        A query that failed between them says nothing: it neither counts nor interrupts.
+        """
         if seen.state != schedulers.ABSENT:
             self._absent.pop(ref.tag, None)
             return seen

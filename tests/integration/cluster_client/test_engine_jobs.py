@@ -14,7 +14,7 @@ from cluster_client import errors, local_jobs
 from cluster_client.environment import LoginEnvironment
 from cluster_client.filesystem import Filesystem
 from cluster_client.protocol import messages
-from cluster_client.schedulers import local
+from cluster_client.schedulers import JobRef, local
 
 from .conftest import submit_of, tag_of, wait_until
 
@@ -418,6 +418,18 @@ def test_a_retired_engine_does_nothing_more(start_engine, site):
     assert old.engine.events_after(0) == []
     assert new.wait(TAG)["outcome"] == "completed"
     assert site.ran() == []
+
+
+def test_a_retired_engine_cancels_nothing(start_engine):
+    old = start_engine(generation=1)
+    job = JobRef(TAG, old.submit(TAG, "sleep 1").scheduler_job_id)
+    new = start_engine(generation=2)
+    with pytest.raises(errors.Fenced):
+        old.engine._batch.cancel(job)
+    old.engine.handle(messages.Cancel(TAG))
+    wait_until(old.engine.is_retired.is_set)
+    assert new.wait(TAG)["outcome"] == "completed"
+    assert "cancel" not in old.engine.status()["commands"]
 
 
 def test_greetings_are_judged(start_engine):
