@@ -227,6 +227,12 @@ class Stack:
             f"sleep {seconds}\nexit {status}\n"
         )
 
+    def script_until(self, path: Path) -> str:
+        """A job's script that runs until `path` is there."""
+        return (
+            f"#!/bin/sh\necho ran $PWD >> {self.ledger}\nuntil [ -e {path} ]; do sleep 0.1; done\n"
+        )
+
     def submit(self, cluster: HpcCluster, script: str = "", **fields: Any) -> HpcJob:
         """A new job, submitted."""
         job = HpcJob.objects.create(cluster=cluster, **fields)

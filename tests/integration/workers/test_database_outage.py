@@ -17,7 +17,7 @@ from ops import services
 from tests import stack as stacks
 from tests.stack import Stack
 
-OUTAGE_S = 8.0
+OUTAGE_S = 5.0
 """Longer than the lease lives, so that every link has gone mute."""
 
 

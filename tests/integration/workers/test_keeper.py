@@ -382,14 +382,17 @@ def test_a_lease_taken_beside_a_link_on_its_way_out_is_given_back(
 
 def test_cancels_never_wait_behind_sweeps(make: Callable[[int], World]) -> None:
     world = make(4)
-    held = world.start("a", dataclasses.replace(PACE, sweepers=1))
-    world.records["a"].sweeps.clear()
-    wait(lambda: len(held.up_ids()) == 4)
+    world.start("a", dataclasses.replace(PACE, sweepers=1))
+    records = world.records["a"]
+    wait(lambda: set(records.swept) == {1, 2, 3, 4})
+    records.sweeps.clear()
+    begun = len(records.swept)
     try:
-        wait(lambda: set(world.records["a"].cancelled) == {1, 2, 3, 4}, 5)
-        assert len(set(world.records["a"].swept)) < 4
+        wait(lambda: len(records.swept) > begun)  # and the only sweeper stays in it
+        records.cancelled.clear()
+        wait(lambda: set(records.cancelled) == {1, 2, 3, 4}, 5)
     finally:
-        world.records["a"].sweeps.set()
+        records.sweeps.set()
 
 
 def test_a_cluster_with_much_to_do_leaves_the_others_their_turn(

@@ -132,7 +132,7 @@ def test_a_daemon_that_hangs_is_replaced_and_retires_when_it_wakes(stack: Stack)
     stack.start_worker({"HPC_CONNECT_TIMEOUT_S": "2"})
     cluster = stack.add_cluster()
     seen = stack.wait_up(cluster)
-    running = stack.submit(cluster, stack.script(seconds=20))
+    running = stack.submit(cluster, stack.script_until(stack.directory / "go"))
     stack.wait_status(running, JobStatus.RUNNING)
     pid = seen.daemon_pid
     assert pid is not None
@@ -142,5 +142,6 @@ def test_a_daemon_that_hangs_is_replaced_and_retires_when_it_wakes(stack: Stack)
         assert stack.wait_status(stack.submit(cluster)).status is JobStatus.COMPLETED
     stack.wait(lambda: not Path(f"/proc/{pid}").exists(), "the old daemon to retire")
     assert stack.link(cluster).state == "up"
+    (stack.directory / "go").touch()
     assert stack.wait_status(running).status is JobStatus.COMPLETED
     assert len(stack.runs()) == 2
