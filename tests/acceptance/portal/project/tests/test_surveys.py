@@ -24,6 +24,22 @@ class SurveyTests(TestCase):
         self.assertEqual(survey.cluster, self.site)
         self.assertIn("seq 2", survey.script)
 
+    def test_a_refused_survey_can_be_mended_and_given_again(self) -> None:
+        survey = Survey(field_of_view="M31")
+        with self.assertRaises(KeyError):
+            survey.submit({})
+        self.assertFalse(HpcJob.objects.exists())
+        survey.submit({"exposures": 1})
+        self.assertEqual(Survey.objects.get().status, JobStatus.PENDING)
+
+    def test_a_survey_given_as_a_plain_job_is_submitted_as_a_survey(self) -> None:
+        job = HpcJob.objects.get(pk=Survey.objects.create(field_of_view="M31").pk)
+        job.name = "given"
+        jobs.submit_many([(job, {"exposures": 2})])
+        survey = Survey.objects.get()
+        self.assertEqual((survey.name, survey.cluster), ("given", self.site))
+        self.assertIn("seq 2", survey.script)
+
     def test_a_job_is_loaded_as_the_portals_own_kind(self) -> None:
         survey = Survey.objects.create(field_of_view="M31")
         self.assertEqual(jobs.load(survey.pk), survey)
