@@ -118,7 +118,7 @@ def _between(text: str, marker: str) -> dict[str, str]:
 
 class LoginEnvironment:
     """The environment, read on a thread of its own, and again now and then; who needs it before
-    the first reading waits.
+    the first reading waits, for `wait_s` at most.
 
     A reading that fails is tried again with a back-off. Until one succeeds there is `fallback`;
     without one, whoever asks is told why (EnvironmentUnread): a job without its modules runs
@@ -132,10 +132,12 @@ class LoginEnvironment:
         fallback: Optional[Callable[[], dict[str, str]]] = None,
         *,
         retry_s: float = 60.0,
+        wait_s: float = 30.0,
     ) -> None:
         self._read = read
         self._fallback = fallback
         self._retry_s = retry_s
+        self._wait_s = wait_s
         self._value: dict[str, str] = {}
         self._failure = ""
         self._is_tried = threading.Event()
@@ -157,11 +159,10 @@ class LoginEnvironment:
         have = "an older one" if self._value else "a minimal one" if self._fallback else "none"
         return f"{have} is used: {self._failure}"
 
-    def wait(self) -> bool:
-        """Until the first reading has ended, well or not; True if that was still to come."""
-        is_early = not self._is_tried.is_set()
-        self._is_tried.wait()
-        return is_early
+    @property
+    def is_tried(self) -> bool:
+        """True once the first reading has ended, well or not: nobody waits any more."""
+        return self._is_tried.is_set()
 
     def for_jobs(self, extra: Mapping[str, str]) -> dict[str, str]:
         """What a job starts with."""
@@ -172,7 +173,10 @@ class LoginEnvironment:
         return {**self._get(), "LC_ALL": "C", "TZ": "UTC"}
 
     def _get(self) -> dict[str, str]:
-        self._is_tried.wait()
+        if not self._is_tried.wait(self._wait_s):
+            raise errors.EnvironmentUnread(
+                f"The login environment is still being read, for more than {self._wait_s:g} s."
+            )
         if self._value:
             return self._value
         if self._fallback is not None:

@@ -22,11 +22,23 @@ class JobDirectories:
     def path(self, tag: str) -> str:
         return os.path.join(self.root, tag)
 
+    @property
+    def is_there(self) -> bool:
+        """False if the root was never made, or its file system is not mounted."""
+        return layout.is_jobs_root(self.root)
+
+    def missing(self) -> errors.NotStored:
+        return errors.NotStored(self.root, layout.missing_root(self.root))
+
+    def make_root(self) -> None:
+        """Make the root so that it can be told from one whose file system is not mounted."""
+        self.fs.make_directory(self.root, 0o777 & ~self.umask)
+        self.fs.make_directory(os.path.join(self.root, layout.TRASH))
+
     def make(self, tag: str, script: bytes, wrapper: bytes) -> str:
         """Make the directory with both files; on a retry they are replaced, nothing else is."""
         directory = self.path(tag)
         control = layout.control_of(directory)
-        self.fs.make_directory(self.root, 0o777 & ~self.umask)
         self._make_own(directory)
         self._make_own(control)
         mode = 0o666 & ~self.umask

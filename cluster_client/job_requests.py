@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Optional
 
-from cluster_client import errors, removal, schedulers, validation
+from cluster_client import errors, layout, removal, schedulers, validation
 from cluster_client.batch_system import BatchSystem
 from cluster_client.job_records import ENDED, REJECTED, SUBMITTED, Change, JobRecord, NewEvent
 from cluster_client.job_store import JobStore, Step
@@ -70,6 +70,10 @@ class JobRequests:
         record = self._store.get(tag)
         if record is not None and not record.is_final:
             return messages.Error("not_ended", f"Job {tag} has not ended: cancel it first.", True)
+        if not layout.is_jobs_root(self._root):
+            if not self._ever_submitted():
+                return messages.Deleted(tag, is_complete=True)
+            raise errors.NotStored(self._root, layout.missing_root(self._root))
         found = removal.claim_of(self._root, tag)
         claim = self._batch.scheduler.claimed_id(found or "")
         path = os.path.join(self._root, tag)
@@ -82,6 +86,11 @@ class JobRequests:
         if record is not None and claim and record.scheduler_job_id not in ("", claim):
             raise errors.PathRefused(f"{path} is claimed by {claim}, which is another job.")
         return removal.remove(self._root, tag)
+
+    def _ever_submitted(self) -> bool:
+        """True if any job is known for which there was a directory."""
+        known = (*self._store.jobs.values(), *self._store.tombstones.values())
+        return any(record.intent_at or record.scheduler_job_id for record in known)
 
     def _runs(self, job: schedulers.JobRef) -> bool:
         seen = self._batch.queue([job])[0].get(job.tag)

@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any, Optional
 
-from cluster_client.layout import control_of
+from cluster_client.layout import control_of, is_jobs_root, missing_root
 
 REFUSED_STATUS = 3
 IMPOSSIBLE_STATUS = 4
@@ -236,6 +236,9 @@ def look(directory: str, scheduler_job_id: str, deadline: float) -> tuple[str, d
         claim, host = read_claim(directory)
         if claim == scheduler_job_id and host != host_name():
             return "unknown", {"words": f"it runs on {host}, which can't be seen from here"}
+        root = os.path.dirname(directory)
+        if not is_jobs_root(root):
+            return "unknown", {"words": f"{root}: {missing_root(root).strerror}"}
     except (OSError, ValueError) as error:
         return "unknown", {"words": str(error)}
     return "gone", {}

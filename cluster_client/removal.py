@@ -25,7 +25,7 @@ SLICE_ENTRIES = 2000
 SLICE_S = 2.0
 DEPTH_LIMIT = 32
 REMAINING_LIMIT = 20
-TRASH = ".trash"
+TRASH = layout.TRASH
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -70,8 +70,8 @@ def remove(root: str, tag: str) -> messages.Deleted:
     """Remove one slice of the job's directory. Raises PathRefused, NotStored."""
     try:
         root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return messages.Deleted(tag, is_complete=True)
+    except FileNotFoundError as error:
+        raise errors.NotStored(root, layout.missing_root(root)) from error
     except OSError as error:
         raise errors.NotStored(root, error) from error
     try:

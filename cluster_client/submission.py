@@ -3,7 +3,7 @@
 Steps, and the fault points around them (faults.reach):
 
     daemon.submit.1   a new submission was asked for, nothing is stored
-      (a) the intent is stored: tag, attempt, limit, the script's hash
+      (a) the jobs' root is made, then the intent is stored: tag, attempt, limit, the script's hash
     daemon.submit.2   the intent is stored
       (b) the job's directory is made: script and wrapper
     daemon.submit.3   the directory is there
@@ -23,6 +23,8 @@ Rules:
   claim, is looked up first.
 - What could not be stored is not submitted.
 - A tag whose job has another script is refused: a server with a restored database made it twice.
+- With an intent stored, a missing jobs root means that its file system is not mounted: nothing is
+  looked up, and nothing is submitted.
 - A cancel that was stored before the submit command runs wins.
 """
 
@@ -97,7 +99,7 @@ class Submitter:
     def submit(self, message: messages.Submit) -> Answer:
         """Submit the job, or say what became of it. Raises Fenced."""
         try:
-            script = validation.submission(message)
+            validation.tag(message.tag)
         except errors.InvalidRequest as error:
             return messages.Rejected(message.tag, error.code, str(error), transient=False)
         with self._lock:
@@ -106,9 +108,9 @@ class Submitter:
             if flight is None:
                 flight = self._flights[message.tag] = _Flight()
         if is_ours:
-            self._fly(flight, message, script)
+            self._fly(flight, message)
         else:
-            flight.is_over.wait(message.limit_s + 60)
+            flight.is_over.wait(validation.limit_s(message.limit_s) + 60)
         return flight.answer or _unresolved(message.tag, "it is still being submitted")
 
     def is_in_flight(self, tag: str) -> bool:
@@ -120,9 +122,9 @@ class Submitter:
         with self._lock:
             return self._lock.wait_for(lambda: not self._flights, limit_s)
 
-    def _fly(self, flight: _Flight, message: messages.Submit, script: bytes) -> None:
+    def _fly(self, flight: _Flight, message: messages.Submit) -> None:
         try:
-            flight.answer = self._submit(message, script)
+            flight.answer = self._submit(message)
         except errors.NotStored as error:
             flight.answer = _not_stored(message.tag, error)
         finally:
@@ -151,23 +153,23 @@ class Submitter:
 
     # Which case it is -----------------------------------------------------------------------
 
-    def _submit(self, message: messages.Submit, script: bytes) -> Answer:
+    def _submit(self, message: messages.Submit) -> Answer:
         record = self._store.get(message.tag)
         if record is None:
-            return self._submit_unknown(message, script)
+            return self._submit_unknown(message)
         if record.state == REJECTED:
             if record.cancel_requested_at or message.attempt <= record.attempt:
                 return _rejection(record)
-            return self._submit_new(message, script)
+            return self._submit_new(message)
         if record.script_sha256 not in ("", message.script_sha256):
             return _reused(record)
         if record.scheduler_job_id:
             self._tell_again(record)
             return messages.Submitted(record.tag, record.scheduler_job_id)
         resolved = self._resolve(record)
-        return self._submit_new(message, script) if isinstance(resolved, _Retry) else resolved
+        return self._submit_new(message) if isinstance(resolved, _Retry) else resolved
 
-    def _submit_unknown(self, message: messages.Submit, script: bytes) -> Answer:
+    def _submit_unknown(self, message: messages.Submit) -> Answer:
         try:
             if message.attempt > 1 or self._batch.claim(message.tag):
                 found = self._batch.look_up(message.tag, 0.0)
@@ -176,7 +178,7 @@ class Submitter:
                     return self._adopt(record, found.scheduler_job_id, found.others)
         except errors.CommandFailed as error:
             return _unresolved(message.tag, str(error))
-        return self._submit_new(message, script)
+        return self._submit_new(message)
 
     def _tell_again(self, record: JobRecord) -> None:
         """The server asks for a job whose end it has acknowledged: it forgot (a restored
@@ -201,6 +203,8 @@ class Submitter:
                 self._resolve(record, is_asked=False)
 
     def _resolve(self, record: JobRecord, is_asked: bool = True) -> Union[Answer, _Retry]:
+        if record.intent_at and not self._directories.is_there:
+            return _unresolved(record.tag, str(self._directories.missing()))
         try:
             found = self._batch.look_up(record.tag, record.intent_at)
         except errors.CommandFailed as error:
@@ -226,16 +230,25 @@ class Submitter:
 
     # The steps ------------------------------------------------------------------------------
 
-    def _submit_new(self, message: messages.Submit, script: bytes) -> Answer:
-        # Only now: what the scheduler offers may have changed since it took a job.
-        if objection := self._batch.scheduler.objection(message):
-            refusal = schedulers.Refusal(errors.InvalidRequest.code, objection, transient=False)
-            return self._reject(message.tag, refusal)
-        with self._slots:  # around the intent too: its limit counts from when its command may run
+    def _submit_new(self, message: messages.Submit) -> Answer:
+        # Only now: limits, and what the scheduler offers, may have changed since it took a job.
+        try:
+            script = validation.submission(message)
+            if objection := self._batch.scheduler.objection(message):
+                raise errors.InvalidRequest(objection)
+        except errors.InvalidRequest as error:
+            return self._reject(message.tag, schedulers.Refusal(error.code, str(error), False))
+        # Around the intent too: its limit counts from when its command may run.
+        if not self._slots.acquire(timeout=message.limit_s):
+            return _busy(message)
+        try:
             return self._take_steps(message, script)
+        finally:
+            self._slots.release()
 
     def _take_steps(self, message: messages.Submit, script: bytes) -> Answer:
         faults.reach("daemon.submit.1")
+        self._make_root()
         self._store_intent(message)
         faults.reach("daemon.submit.2")
         try:
@@ -243,15 +256,28 @@ class Submitter:
         except (errors.NotStored, errors.PathRefused, errors.SettingsError) as error:
             reason = error.reason if isinstance(error, errors.NotStored) else "not_stored"
             return self._reject(message.tag, schedulers.Refusal(reason, str(error), True))
-        if self._environment.wait():
+        is_early = not self._environment.is_tried
+        try:
+            environment = self._environment.for_jobs(message.environment)
+        except errors.EnvironmentUnread as error:
+            return self._reject(message.tag, schedulers.Refusal(error.code, str(error), True))
+        if is_early:
             self._store_intent(message)  # again: its limit counts from when its command may run
         faults.reach("daemon.submit.3")
         record = self._store.get(message.tag)
         if record is not None and record.cancel_requested_at:
             return self._reject(message.tag, _cancelled())
-        result = self._run(message, directory)
+        result = self._run(message, directory, environment)
         faults.reach("daemon.submit.5")
         return self._conclude(message, result)
+
+    def _make_root(self) -> None:
+        """Before any intent, so that with one a root that is missing is not mounted."""
+        if self._directories.is_there:
+            return
+        if any(r.intent_at and not r.is_final for r in self._store.jobs.values()):
+            raise self._directories.missing()
+        self._directories.make_root()
 
     def _store_intent(self, message: messages.Submit) -> None:
         def step(record: Optional[JobRecord]) -> Change:
@@ -280,12 +306,8 @@ class Submitter:
         return self._directories.make(message.tag, script, text)
 
     def _run(
-        self, message: messages.Submit, directory: str
+        self, message: messages.Submit, directory: str, environment: dict[str, str]
     ) -> Union[schedulers.Accepted, schedulers.Refusal, schedulers.Unclear]:
-        try:
-            environment = self._environment.for_jobs(message.environment)
-        except errors.EnvironmentUnread as error:
-            return schedulers.Refusal(error.code, str(error), transient=True)
         job = schedulers.Submission(
             tag=message.tag,
             directory=directory,
@@ -364,6 +386,11 @@ class Submitter:
 
 def _cancelled() -> schedulers.Refusal:
     return schedulers.Refusal("cancelled", "The job was cancelled before it was submitted.", False)
+
+
+def _busy(message: messages.Submit) -> messages.Rejected:
+    text = f"Other submissions have kept job {message.tag} waiting for {message.limit_s:g} s."
+    return messages.Rejected(message.tag, "busy", text, transient=True)
 
 
 def _rejection(record: JobRecord) -> messages.Rejected:

@@ -11,6 +11,7 @@ from cluster_client.protocol import messages
 _TAG = re.compile(r"j[a-z2-7]{14}")
 # MAX_ARG_STRLEN of Linux. Source: execve(2), "Limits on size of arguments and environment".
 _VARIABLE_LIMIT_BYTES = 131072
+_LIMIT_S = 3600.0
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -23,10 +24,15 @@ def tag(value: str) -> str:
     return value
 
 
+def limit_s(asked: float) -> float:
+    """How long to wait for a request that asks for this limit, whether it is valid or not."""
+    return min(_LIMIT_S, max(0.0, asked))
+
+
 def submission(message: messages.Submit) -> bytes:
     """The script's bytes, if all of `message` can be meant; raises InvalidRequest."""
     tag(message.tag)
-    if message.attempt < 1 or not 0 < message.limit_s <= 3600:
+    if message.attempt < 1 or not 0 < message.limit_s <= _LIMIT_S:
         raise errors.InvalidRequest(
             f"Job {message.tag}: attempt {message.attempt} with a limit of {message.limit_s:g} s"
             " can't be meant."

@@ -197,8 +197,11 @@ def test_what_the_scheduler_no_longer_offers_is_refused_for_new_jobs_alone(
     body = f"echo ran >>{site.ledger}; sleep 0.5"
     first = engine.submit(TAG, body)
     monkeypatch.setattr(local.Local, "objection", lambda self, submit: "No longer offered.")
+    monkeypatch.setattr("cluster_client.validation._LIMIT_S", 1.0)
     assert engine.submit(TAG, body, attempt=2) == first
-    new = engine.submit(tag_of(1), body)
+    unlimited = engine.submit(tag_of(2), body)
+    assert (unlimited.reason, unlimited.transient) == ("invalid_request", False)
+    new = engine.submit(tag_of(1), body, limit_s=1.0)
     assert (new.reason, new.message, new.transient) == (
         "invalid_request", "No longer offered.", False,
     )  # fmt: skip
@@ -223,10 +226,40 @@ def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
     assert engine.engine.handle(messages.Cancel(TAG)) == messages.Done()
     gate.set()
     thread.join()
-    if isinstance(answers[0], messages.Submitted):
-        assert engine.wait(TAG)["outcome"] == "cancelled"
-    else:
-        assert answers[0].reason == "cancelled"
+    assert (type(answers[0]), answers[0].reason) == (messages.Rejected, "cancelled")
+    assert site.ran() == []
+    assert "submit" not in engine.engine.status()["commands"]
+
+
+def test_an_environment_that_is_long_in_coming_holds_a_job_back(start_engine, site):
+    gate = threading.Event()
+    login = LoginEnvironment(lambda: gate.wait(20) and {"PATH": os.environ["PATH"]}, wait_s=0.2)
+    engine = start_engine(login=login)
+    body = f"echo ran >>{site.ledger}"
+    refused = engine.submit(TAG, body)
+    assert (refused.reason, refused.transient) == ("environment", True)
+    gate.set()
+    wait_until(lambda: login.is_tried)
+    assert isinstance(engine.submit(TAG, body, attempt=2), messages.Submitted)
+    engine.wait(TAG)
+    assert site.ran() == ["ran"]
+
+
+def test_a_job_that_no_slot_is_free_for_is_told_to_come_again(start_engine, site):
+    gate = threading.Event()
+    login = LoginEnvironment(lambda: gate.wait(20) and {"PATH": os.environ["PATH"]})
+    engine = start_engine(login=login)
+    first = threading.Thread(target=engine.submit, args=(TAG, "true"))
+    first.start()
+    wait_until((site.jobs / TAG / ".hpc" / "wrapper").exists)
+    body = f"echo ran >>{site.ledger}"
+    refused = engine.submit(tag_of(1), body, limit_s=0.2)
+    assert (refused.reason, refused.transient) == ("busy", True)
+    gate.set()
+    first.join()
+    assert isinstance(engine.submit(tag_of(1), body, attempt=2), messages.Submitted)
+    engine.wait(tag_of(1))
+    assert site.ran() == ["ran"]
 
 
 def test_no_job_runs_without_the_set_up_commands_and_it_is_tried_again(start_engine, site):
@@ -302,6 +335,62 @@ def test_a_job_that_spoils_our_files_is_still_told(start_engine, spoil):
     assert engine.wait(TAG)["outcome"] in ("completed", "failed")
     assert kinds(engine, TAG).count("submitted") == 1
     assert engine.engine.handle(messages.Delete(TAG)).is_complete
+
+
+@pytest.fixture
+def unmount(site):
+    """Take the jobs' root away, and leave nothing or an empty directory; give it back."""
+
+    def take(is_empty):
+        site.jobs.rename(site.directory / "away")
+        if is_empty:
+            site.jobs.mkdir()
+
+    def give_back():
+        if site.jobs.exists():
+            site.jobs.rmdir()
+        (site.directory / "away").rename(site.jobs)
+
+    take.back = give_back
+    return take
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_what_lies_on_a_file_system_that_is_not_mounted_is_not_deleted(
+    start_engine, site, unmount, is_empty
+):
+    engine = start_engine()
+    assert engine.engine.handle(messages.Delete(TAG)).is_complete  # nothing was ever made
+    engine.submit(TAG, "true")
+    engine.wait(TAG)
+    unmount(is_empty)
+    answer = engine.engine.handle(messages.Delete(TAG))
+    assert (answer.code, answer.transient) == ("not_stored", True)
+    assert "mounted" in answer.message
+    unmount.back()
+    assert engine.engine.handle(messages.Delete(TAG)).is_complete
+    assert not (site.jobs / TAG).exists()
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_job_on_a_file_system_that_is_not_mounted_has_not_vanished(
+    start_engine, site, unmount, is_empty
+):
+    old = start_engine(hint_interval_s=60.0)  # so that the end is not seen before
+    old.submit(TAG, "sleep 1; exit 7")
+    old.wait(TAG, "running")
+    wait_until((site.jobs / TAG / ".hpc" / "exit.-.0").exists)
+    wait_until(lambda: not site.members())
+    old.engine.stop()
+    unmount(is_empty)
+    new = start_engine(generation=2, poll_interval_s=0.1, poll_interval_idle_s=0.1)
+    wait_until(lambda: new.engine.last_poll)
+    assert "ended" not in kinds(new, TAG)
+    refused = new.submit(tag_of(1), "true")
+    assert (refused.reason, refused.transient) == ("not_stored", True)
+    assert "mounted" in refused.message
+    unmount.back()
+    assert new.wait(TAG)["exit_code"] == 7
 
 
 def test_compare_tells_what_is_known_unknown_and_extra(start_engine):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -147,6 +148,18 @@ def test_a_reading_that_breaks_leaves_nobody_waiting():
     it.start()
     with pytest.raises(errors.EnvironmentUnread, match="log"):
         it.for_jobs({})
+    it.stop()
+
+
+def test_nobody_waits_longer_than_the_limit_for_the_first_reading():
+    gate = threading.Event()
+    it = environment.LoginEnvironment(lambda: gate.wait(20) and {"A": "1"}, wait_s=0.2)
+    it.start()
+    with pytest.raises(errors.EnvironmentUnread, match="still being read"):
+        it.for_jobs({})
+    gate.set()
+    wait_until(lambda: it.is_tried)
+    assert it.for_jobs({}) == {"A": "1"}
     it.stop()
 
 

@@ -47,8 +47,9 @@ def test_all_of_the_directory_goes_and_nothing_else(root, job):
     assert trash(root) == []
 
 
-def test_a_root_that_does_not_exist_holds_nothing(tmp_path):
-    assert remove(tmp_path / "nowhere") == GONE
+def test_a_root_that_does_not_exist_is_not_taken_for_an_empty_one(tmp_path):
+    with pytest.raises(errors.NotStored, match="mounted"):
+        remove(tmp_path / "nowhere")
 
 
 def test_links_are_removed_and_never_followed(root, job, tmp_path):

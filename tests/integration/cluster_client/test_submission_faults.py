@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -55,6 +56,24 @@ def test_killed_after_the_command_it_is_found_without_being_asked(start_process,
     first.ask(submit_of(TAG, ledger_line(site)))
     second = start_process(generation=2)
     assert second.wait(TAG)["outcome"] == "completed"
+    assert site.ran() == ["ran"]
+
+
+def test_no_look_up_is_trusted_while_the_jobs_file_system_is_not_mounted(start_process, site):
+    first = start_process(fault_point=f"daemon.submit.5:{site.directory / 'marker'}")
+    first.ask(submit_of(TAG, ledger_line(site)))
+    wait_until((site.jobs / TAG / ".hpc" / "exit.-.0").exists)
+    away = site.directory / "away"
+    site.jobs.rename(away)
+    second = start_process(generation=2)
+    time.sleep(1.5)  # longer than the adapter's time before a retry
+    answer = second.ask(submit_of(TAG, ledger_line(site), attempt=2))
+    assert (answer["type"], answer["code"]) == ("Error", "unresolved")
+    assert not site.jobs.exists()
+    away.rename(site.jobs)
+    answer = submit_until_answered(second, submit_of(TAG, ledger_line(site), attempt=3))
+    assert answer["type"] == "Submitted"
+    second.wait(TAG)
     assert site.ran() == ["ran"]
 
 
