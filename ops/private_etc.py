@@ -1,0 +1,78 @@
+"""Becomes another program for which some files in /etc are ours, and /run is empty.
+
+    python -I -S private_etc.py DIRECTORY -- PROGRAM ARGUMENTS...
+
+Each file below DIRECTORY lies over the one of the same name below /etc, in a mount namespace that
+only this program and its children see: accounts and PAM services for one test, nothing of which
+stays when the last of them ends, however it ends. An ordinary user gets them by a user namespace.
+Source: https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
+"""
+
+import ctypes
+import os
+import sys
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+PR_SET_PDEATHSIG = 1
+PR_GET_PDEATHSIG = 2
+PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(directory, argv):
+    """Leave the system's view of /etc and become `argv`."""
+    signal = death_signal()
+    leave()
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    for place, _, names in os.walk(directory):
+        for name in names:
+            source = os.path.join(place, name)
+            target = os.path.join("/etc", os.path.relpath(source, directory))
+            mount(source, target, None, MS_BIND)
+    mount("tmpfs", "/run", "tmpfs", 0)
+    os.mkdir(PRIVILEGE_SEPARATION_DIRECTORY, 0o755)
+    # A change of credentials clears it.
+    libc.prctl(PR_SET_PDEATHSIG, signal)
+    os.execv(argv[0], argv)
+
+
+def leave():
+    """Enter namespaces of our own, in which we keep our numbers."""
+    uid, gid = os.geteuid(), os.getegid()
+    check(libc.unshare(CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER), "unshare")
+    if uid:
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+
+def mount(source, target, kind, flags):
+    """mount(2)."""
+    encoded = [os.fsencode(word) if word else None for word in (source, target, kind)]
+    check(libc.mount(*encoded, flags, None), f"mount {target}")
+
+
+def death_signal():
+    """What the kernel sends us when our parent ends."""
+    number = ctypes.c_int()
+    check(libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(number)), "prctl")
+    return number.value
+
+
+def check(status, what):
+    """End with a sentence if a call failed."""
+    if status != 0:
+        raise SystemExit(f"{what} failed: {os.strerror(ctypes.get_errno())}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[3:])
