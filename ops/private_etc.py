@@ -11,6 +11,7 @@ Source: https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -19,29 +20,27 @@ MS_REC = 16384
 MS_PRIVATE = 1 << 18
 PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
-PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
+PRIVILEGE_SEPARATION_DIRECTORY = Path("/run/sshd")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(directory, argv):
+def main(directory: Path, argv: list[str]) -> None:
     """Leave the system's view of /etc and become `argv`."""
     signal = death_signal()
     leave()
-    mount("none", "/", None, MS_REC | MS_PRIVATE)
-    for place, _, names in os.walk(directory):
-        for name in names:
-            source = os.path.join(place, name)
-            target = os.path.join("/etc", os.path.relpath(source, directory))
-            mount(source, target, None, MS_BIND)
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    for source in directory.rglob("*"):
+        if source.is_file():
+            mount(str(source), str(Path("/etc") / source.relative_to(directory)), "", MS_BIND)
     mount("tmpfs", "/run", "tmpfs", 0)
-    os.mkdir(PRIVILEGE_SEPARATION_DIRECTORY, 0o755)
+    PRIVILEGE_SEPARATION_DIRECTORY.mkdir(0o755)
     # A change of credentials clears it.
     libc.prctl(PR_SET_PDEATHSIG, signal)
     os.execv(argv[0], argv)
 
 
-def leave():
+def leave() -> None:
     """Enter namespaces of our own, in which we keep our numbers."""
     uid, gid = os.geteuid(), os.getegid()
     check(libc.unshare(CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER), "unshare")
@@ -51,28 +50,27 @@ def leave():
             ("uid_map", f"{uid} {uid} 1"),
             ("gid_map", f"{gid} {gid} 1"),
         ):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
+            Path("/proc/self", name).write_text(text)
 
 
-def mount(source, target, kind, flags):
+def mount(source: str, target: str, kind: str, flags: int) -> None:
     """mount(2)."""
-    encoded = [os.fsencode(word) if word else None for word in (source, target, kind)]
-    check(libc.mount(*encoded, flags, None), f"mount {target}")
+    words = (os.fsencode(source), os.fsencode(target), kind.encode() or None)
+    check(libc.mount(*words, flags, None), f"mount {target}")
 
 
-def death_signal():
+def death_signal() -> int:
     """What the kernel sends us when our parent ends."""
     number = ctypes.c_int()
     check(libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(number)), "prctl")
     return number.value
 
 
-def check(status, what):
+def check(status: int, what: str) -> None:
     """End with a sentence if a call failed."""
     if status != 0:
         raise SystemExit(f"{what} failed: {os.strerror(ctypes.get_errno())}.")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[3:])

@@ -233,6 +233,16 @@ def make_key(path: Path, kind: str, passphrase: str = "", form: str = "", bits: 
     return path
 
 
+def convert_key(path: Path, copy: Path, passphrase: str, form: str = "") -> Path:
+    """The same key pair in another format or with another passphrase."""
+    shutil.copy(path, copy)
+    shutil.copy(path.with_name(path.name + ".pub"), copy.with_name(copy.name + ".pub"))
+    options = ["-m", form] if form else []
+    argv = ["ssh-keygen", "-q", "-p", "-P", "", "-N", passphrase, "-a", "4", "-f", str(copy)]
+    subprocess.run([*argv, *options], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    return copy
+
+
 def public_line(path: Path) -> str:
     """The line for authorized_keys."""
     return path.with_name(path.name + ".pub").read_text().strip()
