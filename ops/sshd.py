@@ -274,6 +274,11 @@ def _hashed(password: str) -> str:
     return hashed.decode()
 
 
+def family(server: Sshd) -> list[int]:
+    """The pids of a server and of all that it has started."""
+    return [server.child.pid, *_descendants(server.child.pid)] if server.child else []
+
+
 def _descendants(pid: int) -> list[int]:
     found = []
     children = Path(f"/proc/{pid}/task/{pid}/children")

@@ -74,9 +74,7 @@ def nodes(site: Site) -> Nodes:
 
 
 def test_keys_of_all_nodes_are_fetched_and_good_for_each(site: Site, nodes: Nodes) -> None:
-    offered = ssh.fetch_host_keys(
-        "login.example.org", nodes.first.port, resolver=nodes.resolve
-    )
+    offered = ssh.fetch_host_keys("login.example.org", nodes.first.port, resolver=nodes.resolve)
     assert {(key.address, key.key_type) for key in offered.keys} == {
         ("127.0.0.2", "ssh-ed25519"),
         ("127.0.0.3", "ssh-rsa"),
