@@ -1,10 +1,10 @@
 """Becomes another program for which some files in /etc are ours, and /run is empty.
 
-    python -I -S private_etc.py DIRECTORY -- PROGRAM ARGUMENTS...
+    python -I -S private_etc.py DIRECTORY DISK -- PROGRAM ARGUMENTS...
 
-Each file below DIRECTORY lies over the one of the same name below /etc, in a mount namespace that
-only this program and its children see: accounts and PAM services for one test, nothing of which
-stays when the last of them ends, however it ends. An ordinary user gets them by a user namespace.
+Each file below DIRECTORY lies over the one of the same name below /etc, and DISK is a very small
+disk, in a mount namespace that only this program and its children see: accounts and PAM services
+for one test, nothing of which stays when the last of them ends, however it ends. An ordinary user gets them by a user namespace.
 Source: https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
 """
 
@@ -25,7 +25,7 @@ PRIVILEGE_SEPARATION_DIRECTORY = Path("/run/sshd")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(directory: Path, argv: list[str]) -> None:
+def main(directory: Path, disk: Path, argv: list[str]) -> None:
     """Leave the system's view of /etc and become `argv`."""
     signal = death_signal()
     leave()
@@ -33,6 +33,7 @@ def main(directory: Path, argv: list[str]) -> None:
     for source in directory.rglob("*"):
         if source.is_file():
             mount(str(source), str(Path("/etc") / source.relative_to(directory)), "", MS_BIND)
+    mount("tmpfs", str(disk), "tmpfs", 0, b"size=256k,mode=1777")
     mount("tmpfs", "/run", "tmpfs", 0)
     PRIVILEGE_SEPARATION_DIRECTORY.mkdir(0o755)
     # A change of credentials clears it.
@@ -53,10 +54,10 @@ def leave() -> None:
             Path("/proc/self", name).write_text(text)
 
 
-def mount(source: str, target: str, kind: str, flags: int) -> None:
+def mount(source: str, target: str, kind: str, flags: int, options: bytes | None = None) -> None:
     """mount(2)."""
     words = (os.fsencode(source), os.fsencode(target), kind.encode() or None)
-    check(libc.mount(*words, flags, None), f"mount {target}")
+    check(libc.mount(*words, flags, options), f"mount {target}")
 
 
 def death_signal() -> int:
@@ -73,4 +74,4 @@ def check(status: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[3:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[4:])

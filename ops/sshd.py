@@ -81,11 +81,14 @@ class Accounts:
         self.directory = directory
         self.etc = directory / "etc"
         self.keys = directory / "keys"
+        self.small_disk = directory / "small-disk"
+        """Of 256 KiB, and open to all; each server has its own."""
         self.is_root = os.geteuid() == 0
         self._first_uid = FIRST_UID + os.getpid() % 100_000 * 100
         self._all: dict[str, Account] = {}
         directory.mkdir(mode=0o755)
         self.keys.mkdir()
+        self.small_disk.mkdir()
         (self.etc / "pam.d").mkdir(parents=True)
         (self.etc / "pam.d" / "sshd").write_text(pam_rules)
         self._write()
@@ -194,7 +197,8 @@ class Sshd:
         self.child = processes.start(
             "sshd",
             [
-                *(sys.executable, "-I", "-S", PRIVATE_ETC, self._accounts.etc, "--"),
+                *(sys.executable, "-I", "-S", PRIVATE_ETC),
+                *(self._accounts.etc, self._accounts.small_disk, "--"),
                 *(find_sshd(), "-D", "-e", "-f", configuration),
             ],
             log=self.directory / "sshd.log",

@@ -263,7 +263,7 @@ class Transport(paramiko.Transport):
         self.offered_key_algorithms: tuple[str, ...] = ()
         self.farewell = ""
 
-    # 7: host keys -------------------------------------------------------------------------------
+    # 7: host keys ---------------------------------------------------------------------------------
 
     @property
     def preferred_keys(self) -> tuple[str, ...]:

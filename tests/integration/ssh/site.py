@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -34,14 +36,26 @@ class Site:
         """Stop everything; the processes that could not be ended."""
         for server in self._servers:
             server.stop()
-        return self.accounts.end_processes()
+        left = self.accounts.end_processes()
+        for uid in self.accounts.uids():
+            for path in Path("/tmp").glob(f"hpc-{uid}-*"):  # where daemons have their sockets
+                shutil.rmtree(path)
+        return left
 
-    def add_account(self, name: str, shell: str = "/bin/bash", **fields: object) -> sshd.Account:
+    def add_account(
+        self, name: str, shell: str = "/bin/bash", home: str = "", **fields: object
+    ) -> sshd.Account:
         """An account that the site's key opens."""
-        home = self.directory / "home" / name
+        place = self.directory / "home" / (home or name)
         authorized = [sshd.public_line(self.key)]
-        made = sshd.Account(name, home, authorized=authorized, shell=shell, **fields)  # type: ignore[arg-type]
+        made = sshd.Account(name, place, authorized=authorized, shell=shell, **fields)  # type: ignore[arg-type]
         return self.accounts.add(made)
+
+    def give(self, account: sshd.Account, path: Path) -> None:
+        """Make `path` and all below it belong to the account."""
+        if self.accounts.is_root:
+            for one in (path, *path.rglob("*")):
+                os.chown(one, account.uid, account.uid, follow_symlinks=False)
 
     def user_key(self, kind: str, form: str = "", passphrase: str = "") -> Path:
         """The user's key of that kind, in that format."""

@@ -54,12 +54,11 @@ def account(site: Site, name: str, shell: str = "/bin/bash", **files: str) -> It
     for file, text in files.items():
         path = made.home / f".{file}"
         path.write_text(text)
-        if site.accounts.is_root:
-            os.chown(path, made.uid, made.uid)
+        site.give(made, path)
     yield name
 
 
-# Commands ------------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------
 
 
 def test_run_gives_status_output_and_last_words(carrier: ssh_carrier.SshCarrier) -> None:
@@ -112,7 +111,7 @@ def running(words: str) -> list[str]:
     return found
 
 
-# Start-up files ------------------------------------------------------------------------------------
+# Start-up files -----------------------------------------------------------------------------------
 
 NOISY = {
     "prints": "echo Welcome to the cluster; echo MOTD >&2; printf 'no line end'\n",
@@ -174,7 +173,7 @@ def test_password_expired_after_the_login_is_told(site: Site) -> None:
         carrier.run(["true"])
 
 
-# Narrow servers ------------------------------------------------------------------------------------
+# Narrow servers -----------------------------------------------------------------------------------
 
 
 def test_one_session_is_enough(site: Site) -> None:
@@ -189,7 +188,8 @@ def test_one_session_is_enough(site: Site) -> None:
     assert carrier.connections == 0
 
 
-def test_account_without_sessions_is_told(site: Site) -> None:
+def test_account_without_sessions_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_carrier, "SETTLE_LIMIT_S", 0.5)
     with (
         site.carrier(site.server(MaxSessions="0")) as carrier,
         pytest.raises(ssh_errors.NoMoreSessions),
@@ -222,12 +222,11 @@ def test_data_spreads_over_connections(site: Site) -> None:
 def test_each_login_asks_the_budget(site: Site) -> None:
     answers = [0.0, 12.0]
     with site.carrier(site.server(MaxSessions="1"), may_login=lambda: answers.pop(0)) as carrier:
-        with contextlib.closing(carrier.open(["cat"])):
-            with pytest.raises(ssh_errors.BudgetSpent):
-                carrier.open(["cat"])
+        with contextlib.closing(carrier.open(["cat"])), pytest.raises(ssh_errors.BudgetSpent):
+            carrier.open(["cat"])
 
 
-# Broken connections --------------------------------------------------------------------------------
+# Broken connections -------------------------------------------------------------------------------
 
 
 def test_killed_session_ends_readers(site: Site) -> None:
@@ -302,13 +301,12 @@ def test_stuck_server_does_not_hold_an_open(site: Site, monkeypatch: pytest.Monk
     server = site.new_server()
     with site.carrier(server) as carrier:
         carrier.run(["true"])
-        with frozen(server):
-            with pytest.raises(errors.CannotConnect) as caught:
-                carrier.open(["cat"])
+        with frozen(server), pytest.raises(errors.CannotConnect) as caught:
+            carrier.open(["cat"])
         assert caught.value.reason == "ssh_broken"
 
 
-# Rekeys --------------------------------------------------------------------------------------------
+# Rekeys -------------------------------------------------------------------------------------------
 
 
 def test_channels_that_end_during_a_rekey_end_well(
@@ -345,7 +343,7 @@ def test_many_channels_survive_rekeys_from_both_sides(
         assert carrier.logins == 1
 
 
-# What is sent --------------------------------------------------------------------------------------
+# What is sent -------------------------------------------------------------------------------------
 
 
 def test_command_shows_no_shell_anything_special() -> None:

@@ -95,7 +95,7 @@ def test_rsa_signs_with_sha2_where_sha1_is_refused(site: Site, authorized: str) 
     log_in(site.login(server, authorized, key=site.user_key("rsa").read_text()))
 
 
-# What goes wrong before the network ----------------------------------------------------------------
+# What goes wrong before the network ---------------------------------------------------------------
 
 
 def test_credentials_are_judged_before_the_network(site: Site) -> None:
@@ -110,7 +110,7 @@ def test_credentials_are_judged_before_the_network(site: Site) -> None:
     refused(no_pins, ssh_errors.HostKeyUnconfirmed)
 
 
-# What the server refuses ---------------------------------------------------------------------------
+# What the server refuses --------------------------------------------------------------------------
 
 
 def test_unknown_key_is_refused_once(site: Site) -> None:
@@ -142,7 +142,7 @@ def test_method_that_is_not_offered_is_told(site: Site) -> None:
     assert "password" in str(problem)
 
 
-# More than a password ------------------------------------------------------------------------------
+# More than a password -----------------------------------------------------------------------------
 
 
 def private_site(site: Site, rules: str) -> sshd.Accounts:
@@ -178,7 +178,7 @@ def test_expired_password_is_told_and_not_changed(site: Site) -> None:
     assert (site.accounts.etc / "shadow").read_text() == before
 
 
-# Hosts ---------------------------------------------------------------------------------------------
+# Hosts --------------------------------------------------------------------------------------------
 
 
 def test_unknown_host_and_closed_port_are_told_apart(site: Site) -> None:
