@@ -7,6 +7,7 @@ limit and an error of its own (ssh_errors.py). Nothing here tries a refused logi
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from paramiko.ssh_exception import IncompatiblePeer
 from . import addresses, clock, host_keys, ssh_errors, ssh_keys, ssh_prompts
 from .host_keys import HostKey
 from .ssh_transport import BufferedSocket, HostKeyRefused, PromptRefused, Transport, window_bytes
+
+logger = logging.getLogger(__name__)
 
 CONNECT_LIMIT_S = 15.0
 BANNER_LIMIT_S = 15.0
@@ -93,6 +96,10 @@ def open_transport(
     except BaseException:
         transport.abort()
         raise
+    logger.info(
+        "ssh.logged_in",
+        extra={"host": login.host, "address": address, "cipher": transport.cipher},
+    )
     return transport, address
 
 
@@ -239,9 +246,8 @@ def _negotiate(
     except HostKeyRefused as problem:
         raise _changed(place, f"it shows another key of the type {problem}", pins) from None
     except IncompatiblePeer as problem:
-        if transport.offered_key_algorithms and not set(algorithms).intersection(
-            transport.offered_key_algorithms
-        ):
+        offered = set(transport.offered_key_algorithms)
+        if pins and offered and not offered.intersection(algorithms):
             raise _changed(place, "it has no key of a confirmed type", pins) from None
         raise ssh_errors.NoCommonAlgorithm(
             f"{place} and this program have no algorithm in common ({problem}). The server's SSH "
@@ -274,6 +280,7 @@ class _Credentials:
     def __init__(self, login: Login) -> None:
         self._key = ssh_keys.load(login.key, login.password) if login.key.strip() else None
         self._password = login.password
+        self._has_sent = False
         if self._key is None and not login.password:
             raise ssh_errors.NoCredentials(
                 "There is neither a private key nor a password: enter one of them."
@@ -292,15 +299,20 @@ class _Credentials:
             raise self._refused(username, problem.allowed_types) from None
         except (paramiko.SSHException, OSError, EOFError) as problem:
             is_late = clock.now() - begun_at >= LOGIN_LIMIT_S
-            if is_late or not (transport.is_active() or transport.farewell):
+            if is_late or not self._has_sent:
                 raise ssh_errors.HostSilent(
-                    f"The server broke off during the login: {_words(problem)}."
+                    f"The server broke off before the login: {_words(problem)}."
                 ) from None
-            raise self._refused(username, (), transport.farewell) from None
+            # Whoever hangs up on credentials refuses them: so do PAM's account rules. To try again
+            # by a timer could lock the account.
+            words = transport.farewell or ("" if transport.is_active() else _last_words(transport))
+            raise self._refused(username, (), words) from None
+        finally:
+            _forget(transport)
         if left:
             raise ssh_errors.SecondFactor(
-                "The server took the credentials and asks for more "
-                f"({', '.join(left)}). " + ssh_prompts.FACTOR_WORDS
+                f"The server took the credentials and asks for more ({', '.join(left)}). "
+                + ssh_prompts.FACTOR_WORDS
             )
 
     def _attempt(self, transport: Transport, username: str) -> list[str]:
@@ -308,6 +320,7 @@ class _Credentials:
         offered = _methods(transport, username)
         if offered is None:
             return []
+        self._has_sent = True
         if self._key is not None:
             if "publickey" not in offered:
                 raise paramiko.BadAuthenticationType("", offered)
@@ -315,16 +328,19 @@ class _Credentials:
         if "password" in offered:
             return self._send_password(transport, username)
         if "keyboard-interactive" in offered:
-            interview = ssh_prompts.Interview(self._password)
-
-            def answer(title: str, text: str, prompts: list[tuple[str, bool]]) -> list[str]:
-                try:
-                    return interview.answer(title, text, prompts)
-                except ssh_errors.LoginError as problem:
-                    raise PromptRefused from problem
-
-            return transport.auth_interactive(username, answer)
+            return self._be_interviewed(transport, username)
         raise paramiko.BadAuthenticationType("", offered)
+
+    def _be_interviewed(self, transport: Transport, username: str) -> list[str]:
+        interview = ssh_prompts.Interview(self._password)
+
+        def answer(title: str, text: str, prompts: list[tuple[str, bool]]) -> list[str]:
+            try:
+                return interview.answer(title, text, prompts)
+            except ssh_errors.LoginError as problem:
+                raise PromptRefused from problem
+
+        return transport.auth_interactive(username, answer)
 
     def _send_password(self, transport: Transport, username: str) -> list[str]:
         try:
@@ -367,6 +383,21 @@ def _methods(transport: Transport, username: str) -> list[str] | None:
         return transport.auth_none(username) or None
     except paramiko.BadAuthenticationType as problem:
         return list(problem.allowed_types)
+
+
+def _last_words(transport: Transport) -> str:
+    """What a server that hangs up has said before, as PAM does."""
+    # Not get_banner(), which has nothing to say of a connection that has ended.
+    banner: bytes = getattr(transport.auth_handler, "banner", None) or b""
+    lines = banner.decode("utf-8", "replace").strip().splitlines() or ["it hung up"]
+    return "".join(c if c.isprintable() else " " for c in lines[-1])[:200]
+
+
+def _forget(transport: Transport) -> None:
+    """Let nothing of the connection hold the secrets any longer."""
+    handler = transport.auth_handler
+    if handler is not None:
+        handler.password = handler.private_key = handler.interactive_handler = None
 
 
 def _words(problem: BaseException) -> str:

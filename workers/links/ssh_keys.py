@@ -81,13 +81,13 @@ def _for_login(key: object) -> paramiko.PKey:
         kind = paramiko.Ed25519Key
     else:
         raise _unsupported()
-    # paramiko reads each kind from fewer formats than there are; OpenSSH's own it reads for all.
-    plain = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    ).decode()
     try:
+        # paramiko reads each kind from fewer formats than there are; OpenSSH's it reads for all.
+        plain = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        ).decode()
         return kind.from_private_key(io.StringIO(plain))
     except (paramiko.SSHException, ValueError):
         raise _unsupported() from None

@@ -263,6 +263,12 @@ class Transport(paramiko.Transport):
         self.offered_key_algorithms: tuple[str, ...] = ()
         self.farewell = ""
 
+    @property
+    def cipher(self) -> str:
+        """What is used for what comes."""
+        name: str = self.remote_cipher  # type: ignore[attr-defined]
+        return name
+
     # 7: host keys ---------------------------------------------------------------------------------
 
     @property

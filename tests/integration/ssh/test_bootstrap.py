@@ -1,4 +1,4 @@
-"""From nothing to a live link over a real sshd: the client put there, the daemon, a job's events."""
+"""From nothing to a live link over a real sshd: the client put there, the daemon, a job."""
 
 from __future__ import annotations
 

@@ -221,9 +221,13 @@ def test_data_spreads_over_connections(site: Site) -> None:
 
 def test_each_login_asks_the_budget(site: Site) -> None:
     answers = [0.0, 12.0]
-    with site.carrier(site.server(MaxSessions="1"), may_login=lambda: answers.pop(0)) as carrier:
-        with contextlib.closing(carrier.open(["cat"])), pytest.raises(ssh_errors.BudgetSpent):
-            carrier.open(["cat"])
+    server = site.server(MaxSessions="1")
+    with (
+        site.carrier(server, may_login=lambda: answers.pop(0)) as carrier,
+        contextlib.closing(carrier.open(["cat"])),
+        pytest.raises(ssh_errors.BudgetSpent),
+    ):
+        carrier.open(["cat"])
 
 
 # Broken connections -------------------------------------------------------------------------------

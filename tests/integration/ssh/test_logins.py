@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import paramiko
 import pytest
 
 from ops import sshd
@@ -133,6 +134,19 @@ def test_last_attempt_is_refused_with_the_words_of_the_server(site: Site) -> Non
     assert "Too many authentication failures" in str(problem)
 
 
+def test_account_that_may_not_log_in_is_refused(site: Site) -> None:
+    # sshd hangs up without a word of the protocol; what PAM said came before, as a banner.
+    rules = "auth required pam_unix.so nodelay\naccount required pam_nologin.so file={}\n"
+    notice = site.directory / "nologin"
+    notice.write_text("The cluster is closed for maintenance.\n")
+    accounts = private_site(site, rules.format(notice))
+    home = site.directory / "home" / "barred"
+    accounts.add(sshd.Account("barred", home, authorized=[sshd.public_line(site.key)]))
+    server = site.new_server(accounts=accounts)
+    problem = refused(site.login(server, "barred"), ssh_errors.LoginRefused)
+    assert "closed for maintenance" in str(problem)
+
+
 def test_method_that_is_not_offered_is_told(site: Site) -> None:
     server = site.server(PasswordAuthentication="no")
     problem = refused(site.login(server, password=PASSWORD), ssh_errors.LoginRefused)
@@ -176,6 +190,45 @@ def test_expired_password_is_told_and_not_changed(site: Site) -> None:
     before = (site.accounts.etc / "shadow").read_text()
     refused(site.login(server, "old", password=PASSWORD), ssh_errors.PasswordExpired)
     assert (site.accounts.etc / "shadow").read_text() == before
+
+
+class ForcesChange(paramiko.ServerInterface):
+    """Answers a password by asking for a new one: OpenSSH does so by other means, others do not."""
+
+    def __init__(self) -> None:
+        self.passwords: list[str] = []
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        self.passwords.append(password)
+        question = paramiko.Message()
+        question.add_byte(bytes([60]))  # SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, RFC 4252, section 8
+        question.add_string("Your password is too old.")
+        question.add_string("en")
+        self.transport._send_message(question)
+        return paramiko.AUTH_FAILED
+
+
+def test_request_for_another_password_is_not_answered(site: Site) -> None:
+    key = paramiko.Ed25519Key.from_private_key_file(str(site.host_keys[0]))
+    server = ForcesChange()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            server.transport = paramiko.Transport(listening.accept()[0])
+            server.transport.add_server_key(key)
+            server.transport.start_server(threading.Event(), server)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listening.getsockname()[1]
+        login = ssh.Login("127.0.0.1", USER, port, password=PASSWORD, pins=site.pins())
+        refused(login, ssh_errors.PasswordExpired)
+        thread.join()
+        server.transport.close()
+    assert server.passwords == [PASSWORD]
 
 
 # Hosts --------------------------------------------------------------------------------------------
