@@ -4,7 +4,8 @@
 
 Each file below DIRECTORY lies over the one of the same name below /etc, and DISK is a very small
 disk, in a mount namespace that only this program and its children see: accounts and PAM services
-for one test, nothing of which stays when the last of them ends, however it ends. An ordinary user gets them by a user namespace.
+for one test, nothing of which stays when the last of them ends, however it ends. An ordinary user
+gets them by a user namespace.
 Source: https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import ctypes.util
 import os
 import secrets
 import shutil
@@ -271,7 +272,7 @@ def _hashed(password: str) -> str:
     """For /etc/shadow, by the C library, because Python 3.13 has no `crypt` any more."""
     if not password:
         return "*"
-    library = ctypes.CDLL("libcrypt.so.1")
+    library = ctypes.CDLL(ctypes.util.find_library("crypt") or "libcrypt.so.1")
     library.crypt.restype = ctypes.c_char_p
     salt = f"$6$rounds=1000${secrets.token_hex(6)}$"
     hashed: bytes = library.crypt(password.encode(), salt.encode())

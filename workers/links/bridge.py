@@ -37,6 +37,8 @@ find_python() {
 """POSIX sh, because the login shell of an account may be anything. Versions that are named on
 PATH but don't run (pyenv's shims) are passed over."""
 
+SET_UP = 'eval "$1" >&2 </dev/null; shift\n'
+
 COMMAND = (
     FIND_PYTHON
     + """\
@@ -60,20 +62,29 @@ exec "$python" -E -c "$program" "$@"
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the client is on the cluster, and the Python for it if an admin named one."""
+    """Where the client is on the cluster, and the Python for it if an admin named one.
+
+    `setup_commands` run before a Python is looked for: `module load python`.
+    """
 
     client_path: str
     python: str = ""
+    setup_commands: str = ""
 
     def command(self, *arguments: str) -> list[str]:
         """The argv that runs `client.py` with `arguments`."""
         client = self.client_path.rstrip("/") + "/client.py"
-        return ["/bin/sh", "-c", COMMAND, "sh", client, self.python, *arguments]
+        return self._shell(COMMAND, client, self.python, *arguments)
 
     def program(self, text: str, *arguments: str) -> list[str]:
         """The argv that runs the Python program `text` by the Python of the client."""
-        directory = self.client_path.rstrip("/")
-        return ["/bin/sh", "-c", PROGRAM, "sh", directory, self.python, text, *arguments]
+        return self._shell(PROGRAM, self.client_path.rstrip("/"), self.python, text, *arguments)
+
+    def _shell(self, code: str, *words: str) -> list[str]:
+        if not self.setup_commands.strip():
+            return ["/bin/sh", "-c", code, "sh", *words]
+        # `module` is a function that the profile of a login shell defines.
+        return ["/bin/bash", "-l", "-c", SET_UP + code, "bash", self.setup_commands, *words]
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,8 @@ def _read_first_lines(plain: socket.socket, place: str) -> bytes:
             data = None
         except OSError:  # a reset is as good as an end
             data = b""
+        if data is None and said:
+            raise _not_ssh(place, said)
         if data is None:
             raise ssh_errors.HostSilent(
                 f"{place} takes the connection and says nothing for {BANNER_LIMIT_S:g} s: the "
@@ -198,11 +200,15 @@ def _read_first_lines(plain: socket.socket, place: str) -> bytes:
             )
         said += data
         if not data or len(said) > FIRST_LINES_BYTES:
-            raise ssh_errors.NotSsh(
-                f"What answers at {place} is no SSH server{_quoted(said)}. Correct the cluster's "
-                "host and port."
-            )
+            raise _not_ssh(place, said)
     return said
+
+
+def _not_ssh(place: str, said: bytes) -> ssh_errors.NotSsh:
+    return ssh_errors.NotSsh(
+        f"What answers at {place} is no SSH server{_quoted(said)}. Correct the cluster's host and "
+        "port."
+    )
 
 
 def _is_identified(said: bytes) -> bool:

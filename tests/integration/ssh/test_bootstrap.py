@@ -323,6 +323,22 @@ def test_home_path_of_140_bytes(
     bring_up(cluster, archive)
 
 
+def test_set_up_commands_come_before_python_is_looked_for(
+    make: Callable[..., Cluster], archive: client_archive.Archive
+) -> None:
+    cluster = make("set-up")
+    programs = cluster.account.home / "bin"
+    programs.mkdir()
+    (programs / "python3.13").symlink_to("/usr/bin/python3")
+    cluster.site.give(cluster.account, programs)
+    profile = cluster.account.home / ".bash_profile"
+    profile.write_text('use() { echo "loading $1"; PATH=$HOME/$1:$PATH; read -r line; }\n')
+    cluster.site.give(cluster.account, profile)
+    cluster.installation = bridge.Installation(str(cluster.path), "", "use bin # it's there\n")
+    bring_up(cluster, archive)
+    assert str(programs / "python3.13") in cluster.steps[0].detail
+
+
 # What goes wrong ----------------------------------------------------------------------------------
 
 

@@ -289,8 +289,16 @@ def test_max_startups_is_refused_before_the_banner(site: Site) -> None:
     assert problem.pause_s >= 600
 
 
-def test_other_server_is_no_ssh(site: Site) -> None:
-    with listener(b"HTTP/1.1 400 Bad Request\r\n\r\n", hangs_up=True) as port:
+@pytest.mark.parametrize(
+    ("says", "hangs_up"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", True), (b"220 mail ESMTP\r\n", False)],
+    ids=["http", "smtp"],
+)
+def test_other_server_is_no_ssh(
+    site: Site, monkeypatch: pytest.MonkeyPatch, says: bytes, hangs_up: bool
+) -> None:
+    monkeypatch.setattr(ssh, "BANNER_LIMIT_S", 0.3)
+    with listener(says, hangs_up=hangs_up) as port:
         login = ssh.Login("127.0.0.1", USER, port, password=WRONG, pins=site.pins())
         refused(login, ssh_errors.NotSsh)
 
