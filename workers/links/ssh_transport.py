@@ -1,4 +1,4 @@
-"""paramiko, tuned and mended: the one module that reaches into its inner parts.
+"""paramiko, tuned and mended: the one module that reaches into its inner parts (with ssh_buffers).
 
 Deviations from paramiko 5.1, each with its reason. The figures were measured on a loopback with two
 cores, in MB/s of one download.
@@ -26,24 +26,17 @@ cores, in MB/s of one download.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import paramiko
 from paramiko import common
-from paramiko.buffered_pipe import PipeTimeout
 from paramiko.message import Message
 
 from . import clock
+from .ssh_buffers import BufferedSocket, PacketPipe, TailPipe
 
-logger = logging.getLogger(__name__)
-
-SOCKET_BYTES = 256 << 10
 STDERR_BYTES = 8 << 10
 WINDOW_BYTES = 2 << 20
 WINDOW_LIMIT_BYTES = 16 << 20
@@ -56,162 +49,6 @@ Source: https://www.rfc-editor.org/rfc/rfc4250#section-4.1.2"""
 LOG_CHANNEL = "workers.links.paramiko"
 """paramiko logs each failed login as an error with its stack. We raise an error that says more."""
 logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
-
-
-class BufferedSocket:
-    """A socket for a Transport: reads much at once, hands out what is asked for."""
-
-    def __init__(self, plain: socket.socket) -> None:
-        self._plain = plain
-        self._data = b""
-        self._at = 0
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def recv(self, size: int) -> bytes:
-        at, data = self._at, self._data
-        if at >= len(data):
-            data = self._plain.recv(max(size, SOCKET_BYTES))
-            if len(data) <= size:
-                return data
-            self._data, at = data, 0
-        self._at = at + size
-        return data[at : at + size]
-
-    def unread(self, data: bytes) -> None:
-        """Give back what was read too far."""
-        self._data = data + self._data[self._at :]
-        self._at = 0
-
-    def send(self, data: bytes) -> int:
-        return self._plain.send(data)
-
-    def settimeout(self, limit_s: float | None) -> None:
-        self._plain.settimeout(limit_s)
-
-    def getpeername(self) -> Any:
-        return self._plain.getpeername()
-
-    def fileno(self) -> int:
-        return self._plain.fileno()
-
-    def close(self) -> None:
-        # Shut down first: that wakes whoever is in the middle of a read or a send.
-        with contextlib.suppress(OSError):
-            self._plain.shutdown(socket.SHUT_RDWR)
-        self._plain.close()
-
-    @property
-    def _closed(self) -> bool:
-        # paramiko asks a socket for this.
-        return self._plain.fileno() < 0
-
-
-class PacketPipe:
-    """What has come on a channel and was not read yet, packet by packet."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._packets: deque[bytes] = deque()
-        self._size = 0
-        self._is_closed = False
-        self._event: Any = None
-
-    def set_event(self, event: Any) -> None:
-        with self._changed:
-            self._event = event
-            self._tell()
-
-    def feed(self, data: bytes) -> None:
-        with self._changed:
-            self._packets.append(data)
-            self._size += len(data)
-            self._changed.notify_all()
-            self._tell()
-
-    def read_ready(self) -> bool:
-        return self._size > 0
-
-    def read(self, size: int, timeout: float | None = None) -> bytes:
-        """Up to `size` bytes; b"" at the end. Raises PipeTimeout."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._size or self._is_closed, timeout):
-                raise PipeTimeout
-            data = self._take(size)
-            self._tell()
-            return data
-
-    def empty(self) -> bytes:
-        with self._changed:
-            data = self._take(self._size)
-            self._tell()
-            return data
-
-    def close(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-            self._tell()
-
-    def __len__(self) -> int:
-        return self._size
-
-    def _take(self, size: int) -> bytes:
-        packets = self._packets
-        if self._size <= size:
-            data = packets[0] if len(packets) == 1 else b"".join(packets)
-            packets.clear()
-            self._size = 0
-            return data
-        parts, left = [], size
-        while left:
-            packet = packets.popleft()
-            if len(packet) > left:
-                packets.appendleft(packet[left:])
-                packet = packet[:left]
-            parts.append(packet)
-            left -= len(packet)
-        self._size -= size
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _tell(self) -> None:
-        if self._event is None:
-            return
-        if self._size or self._is_closed:
-            self._event.set()
-        else:
-            self._event.clear()
-
-
-class TailPipe(PacketPipe):
-    """Keeps the end of what comes and lets the sender go on at once."""
-
-    def __init__(self, transport: Transport, channel: paramiko.Channel, limit_bytes: int) -> None:
-        super().__init__()
-        self._transport = transport
-        self._channel = channel
-        self._limit_bytes = limit_bytes
-
-    def feed(self, data: bytes) -> None:
-        """In the transport's thread."""
-        super().feed(data)
-        with self._changed:
-            excess = self._size - self._limit_bytes
-            if excess > 0:
-                self._take(excess)
-        # The channel counts it as read, as its `recv_stderr` would.
-        grown = self._channel._check_add_window(len(data))  # type: ignore[attr-defined]
-        if grown > 0:
-            message = Message()
-            message.add_byte(common.cMSG_CHANNEL_WINDOW_ADJUST)
-            message.add_int(self._channel.remote_chanid)
-            message.add_int(grown)
-            self._transport._send_user_message(message)
-
-    def tail(self) -> bytes:
-        """What is kept, which stays."""
-        with self._changed:
-            return b"".join(self._packets)
 
 
 class HostKeyRefused(paramiko.SSHException):
@@ -335,7 +172,7 @@ class Transport(paramiko.Transport):
         try:
             # 2 and 8, before anything can come.
             channel.in_buffer = PacketPipe()  # type: ignore[assignment]
-            tail = TailPipe(self, channel, STDERR_BYTES)
+            tail = TailPipe(STDERR_BYTES, lambda size: self._count_as_read(channel, size))
             channel.in_stderr_buffer = tail  # type: ignore[assignment]
             self._request(channel, command, ends_at)
         except BaseException:
@@ -356,6 +193,16 @@ class Transport(paramiko.Transport):
             raise paramiko.SSHException("The server did not answer a request to run a command.")
         if not channel.event_ready:
             raise paramiko.SSHException("The server refused to run a command.")
+
+    def _count_as_read(self, channel: paramiko.Channel, size: int) -> None:
+        """Give the sender room for as much again; in the transport's thread."""
+        grown = channel._check_add_window(size)  # type: ignore[attr-defined]
+        if grown > 0:
+            message = Message()
+            message.add_byte(common.cMSG_CHANNEL_WINDOW_ADJUST)
+            message.add_int(channel.remote_chanid)
+            message.add_int(grown)
+            self._send_user_message(message)
 
     def signal(self, channel: paramiko.Channel, name: str) -> None:
         """Ask the server to send a signal, like "KILL", to what a session runs.

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from ops import processes, sshd
-from workers.links import errors, remote_shell, ssh, ssh_carrier, ssh_errors, ssh_transport
+from workers.links import (
+    errors,
+    remote_shell,
+    ssh,
+    ssh_carrier,
+    ssh_channel,
+    ssh_errors,
+    ssh_transport,
+)
 
 from .site import USER, Site
 
@@ -230,6 +238,28 @@ def test_each_login_asks_the_budget(site: Site) -> None:
         carrier.open(["cat"])
 
 
+def test_refused_login_is_tried_once_whoever_asks(site: Site) -> None:
+    server = site.new_server()
+    login = site.login(server, key=site.user_key("ecdsa").read_text())
+    refusals: list[BaseException] = []
+    with ssh_carrier.SshCarrier(login) as carrier:
+
+        def ask() -> None:
+            try:
+                carrier.open(["true"])
+            except ssh_errors.LoginRefused as problem:
+                refusals.append(problem)
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert len(refusals) == 6
+    assert sshd.wait_for_log(server, "preauth")
+    assert server.log.count("Connection from") == 1
+
+
 # Broken connections -------------------------------------------------------------------------------
 
 
@@ -297,7 +327,7 @@ def test_close_of_a_stuck_connection_is_bounded(site: Site) -> None:
                 channel.settimeout(0.2)
                 channel.recv(1)
             channel.close()
-            assert time.monotonic() - begun_at < ssh_carrier.CLOSE_LIMIT_S + 2
+            assert time.monotonic() - begun_at < ssh_channel.CLOSE_LIMIT_S + 2
 
 
 def test_stuck_server_does_not_hold_an_open(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import paramiko
 import pytest
 
 from ops import sshd
-from workers.links import ssh, ssh_errors, ssh_keys
+from workers.links import ssh, ssh_errors, ssh_handshake, ssh_keys
 
 from .site import PASSPHRASE, PASSWORD, USER, Site
 
@@ -297,15 +297,15 @@ def test_max_startups_is_refused_before_the_banner(site: Site) -> None:
 def test_other_server_is_no_ssh(
     site: Site, monkeypatch: pytest.MonkeyPatch, says: bytes, hangs_up: bool
 ) -> None:
-    monkeypatch.setattr(ssh, "BANNER_LIMIT_S", 0.3)
+    monkeypatch.setattr(ssh_handshake, "BANNER_LIMIT_S", 0.3)
     with listener(says, hangs_up=hangs_up) as port:
         login = ssh.Login("127.0.0.1", USER, port, password=WRONG, pins=site.pins())
         refused(login, ssh_errors.NotSsh)
 
 
 def test_silent_host_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "BANNER_LIMIT_S", 0.3)
-    monkeypatch.setattr(ssh, "NEGOTIATION_LIMIT_S", 0.3)
+    monkeypatch.setattr(ssh_handshake, "BANNER_LIMIT_S", 0.3)
+    monkeypatch.setattr(ssh_handshake, "NEGOTIATION_LIMIT_S", 0.3)
     for words in (b"", b"SSH-2.0-OpenSSH_9.2\r\n"):
         with listener(words, hangs_up=False) as port:
             login = ssh.Login("127.0.0.1", USER, port, password=WRONG, pins=site.pins())
