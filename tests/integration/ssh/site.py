@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import signal
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ops import sshd
@@ -114,3 +116,17 @@ class Site:
     ) -> ssh_carrier.SshCarrier:
         """A carrier that logs in with the site's key."""
         return ssh_carrier.SshCarrier(self.login(server, user), **options)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def frozen(server: sshd.Sshd) -> Iterator[None]:
+    """All processes of a server stopped, as behind a cut wire."""
+    pids = sshd.family(server)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

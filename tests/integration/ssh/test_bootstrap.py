@@ -19,6 +19,7 @@ from cluster_client.protocol import messages
 from ops import processes, sshd
 from workers.links import (
     bridge,
+    carriers,
     client_archive,
     connection,
     data,
@@ -31,7 +32,7 @@ from workers.links import (
 )
 from workers.operations import bootstrap
 
-from .site import Site
+from .site import Site, frozen
 
 CHECKOUT = Path(__file__).parents[3]
 KEY = "portal.1"
@@ -126,15 +127,15 @@ class Listener:
 
 @contextmanager
 def greeted(
-    channel: Any, generation: int = 1
+    channel: Any, deadline_s: float = 15.0
 ) -> Iterator[tuple[connection.Connection, Listener, messages.Welcome]]:
     """A link on which the events flow."""
-    listener, dog = Listener(), watchdog.Watchdog(15)
+    listener, dog = Listener(), watchdog.Watchdog(deadline_s)
     link = connection.Connection(
-        channel, listener, dog, name="test", ping_interval_s=1, connect_limit_s=10
+        channel, listener, dog, name="test", ping_interval_s=deadline_s / 5, connect_limit_s=10
     )
     try:
-        hello = messages.Hello((1,), "portal", 1, epoch=1, generation=generation)
+        hello = messages.Hello((1,), "portal", 1, epoch=1, generation=1)
         welcome = link.ask(hello, 10).wait()
         assert isinstance(welcome, messages.Welcome), welcome
         link.ask(messages.Compare(()), 10).wait()
@@ -257,6 +258,29 @@ def test_files_come_over_a_connection_of_their_own(
     assert text.decode() == f"hello from {cluster.path / 'jobs' / tag}\n"
 
 
+def test_link_ends_with_its_session_and_at_the_latest_by_the_watchdog(
+    site: Site, make: Callable[..., Cluster], archive: client_archive.Archive
+) -> None:
+    cluster = make("cut")
+    bring_up(cluster, archive)
+    cluster.server = site.new_server()
+    with cluster.carrier() as carrier:
+        channel = bootstrap.ensure_daemon(cluster.plan(), carrier, lambda: 1)
+    with greeted(channel) as (_, listener, _welcome):
+        begun_at = time.monotonic()
+        cluster.server.stop()
+        assert listener.has_ended.wait(5)
+        assert time.monotonic() - begun_at < 3
+    cluster.server = site.new_server()
+    with cluster.carrier() as carrier:
+        channel = bootstrap.ensure_daemon(cluster.plan(), carrier, lambda: 1)
+    with greeted(channel, deadline_s=1.5) as (_, listener, _welcome), frozen(cluster.server):
+        begun_at = time.monotonic()
+        assert listener.has_ended.wait(10)
+        assert time.monotonic() - begun_at < 6
+    assert cluster.status()["daemon"] is not None
+
+
 def time_limit(seconds: float) -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
 
@@ -337,6 +361,17 @@ def test_set_up_commands_come_before_python_is_looked_for(
     cluster.installation = bridge.Installation(str(cluster.path), "", "use bin # it's there\n")
     bring_up(cluster, archive)
     assert str(programs / "python3.13") in cluster.steps[0].detail
+
+
+def test_client_is_put_by_a_subprocess_too(
+    short_directory: Path, archive: client_archive.Archive
+) -> None:
+    carrier = carriers.LocalCarrier()
+    installation = bridge.Installation(str(short_directory / "a" / "client"))
+    for outcomes in (["done", "done"], ["done", "skipped"]):
+        seen: list[steps.Step] = []
+        provision.ensure_client(carrier, installation, lambda: archive, seen.append)
+        assert [step.outcome for step in seen] == outcomes
 
 
 # What goes wrong ----------------------------------------------------------------------------------

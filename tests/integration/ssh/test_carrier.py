@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from workers.links import (
     ssh_transport,
 )
 
-from .site import USER, Site
+from .site import USER, Site, frozen
 
 ODD_WORDS = [
     "",
@@ -274,20 +273,6 @@ def test_killed_session_ends_readers(site: Site) -> None:
         timer.join()
         with pytest.raises(OSError):
             channel.send(b"x")
-
-
-@contextlib.contextmanager
-def frozen(server: sshd.Sshd) -> Iterator[None]:
-    """All processes of a server stopped, as behind a cut wire."""
-    pids = sshd.family(server)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 def test_abort_frees_who_is_stuck(site: Site) -> None:
