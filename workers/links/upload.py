@@ -65,6 +65,17 @@ def put(carrier: carriers.Carrier, installation: bridge.Installation, archive: A
     _ask(carrier, installation, ("put", *words), archive.data, PUT_LIMIT_S)
 
 
+def use(carrier: carriers.Carrier, installation: bridge.Installation, name: str) -> None:
+    """Go back to an archive that is there still, `Found.current` of before. See `put`."""
+    _ask(
+        carrier,
+        installation,
+        ("use", installation.client_path.rstrip("/"), name),
+        b"",
+        LOOK_LIMIT_S,
+    )
+
+
 def _ask(
     carrier: carriers.Carrier,
     installation: bridge.Installation,

@@ -308,10 +308,12 @@ def test_installation_by_hand_is_used_as_it_stands(
     assert "by hand" in cluster.steps[0].detail
     assert str(venv) in cluster.steps[0].detail
     assert set(before) <= {path.name for path in cluster.path.iterdir()}
+    with cluster.carrier() as carrier, pytest.raises(errors.CannotConnect, match="not ours"):
+        upload.put(carrier, cluster.installation, archive)
     assert not list(cluster.path.glob("*.pyz"))
 
 
-def test_upgrade_keeps_the_one_before(
+def test_upgrade_keeps_the_one_before_and_can_go_back(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("upgrade")
@@ -319,8 +321,11 @@ def test_upgrade_keeps_the_one_before(
     with cluster.carrier() as carrier:
         for one in others:
             upload.put(carrier, cluster.installation, one)
-        found = upload.look(carrier, cluster.installation, others[-1])
-    assert found.current == others[-1].name
+        assert upload.look(carrier, cluster.installation, others[-1]).current == others[-1].name
+        upload.use(carrier, cluster.installation, others[-2].name)
+        assert upload.look(carrier, cluster.installation, others[-2]).is_ready(others[-2])
+        with pytest.raises(errors.CannotConnect):
+            upload.use(carrier, cluster.installation, others[0].name)
     kept = {path.name for path in cluster.path.glob("*.pyz")}
     assert kept == {others[-1].name, others[-2].name}
 

@@ -1,7 +1,8 @@
-"""Runs on the cluster, by the Python that the client will have: looks, or puts the client there.
+"""Runs on the cluster, by the Python that the client will have: looks, puts it there, goes back.
 
     python -E -c THIS look DIRECTORY NAME SHA256
     python -E -c THIS put DIRECTORY NAME SHA256 STUB <archive
+    python -E -c THIS use DIRECTORY NAME
 
 Answers with one line of JSON. A file gets its name only when it is whole and on the disk, by
 `link`, which never overwrites. The archive that runs and the one before it stay.
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import sys
-from typing import Any, BinaryIO, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
 STUB = "client.py"
 CURRENT = "current"
@@ -27,15 +28,8 @@ Answer = dict[str, Any]
 
 def look(directory: str, name: str, sha256: str) -> Answer:
     """What is in the directory now."""
-    stub = os.path.join(directory, STUB)
-    kind = "none"
-    if os.path.lexists(stub):
-        with open(stub, "rb") as file:
-            text = file.read(1 << 16).decode("utf-8", "replace")
-        is_ours = STUB_MARK in text and not os.path.exists(os.path.join(directory, PACKAGE))
-        kind = "archive" if is_ours else "by_hand"
     return {
-        "kind": kind,
+        "kind": kind_of(directory),
         "current": (names(directory) or [""])[0],
         "is_there": is_whole(os.path.join(directory, name), sha256),
         "python": list(sys.version_info[:3]),
@@ -43,8 +37,21 @@ def look(directory: str, name: str, sha256: str) -> Answer:
     }
 
 
+def kind_of(directory: str) -> str:
+    """Whose client.py is there."""
+    stub = os.path.join(directory, STUB)
+    if not os.path.lexists(stub):
+        return "none"
+    with open(stub, "rb") as file:
+        text = file.read(1 << 16).decode("utf-8", "replace")
+    is_ours = STUB_MARK in text and not os.path.exists(os.path.join(directory, PACKAGE))
+    return "archive" if is_ours else "by_hand"
+
+
 def put(directory: str, name: str, sha256: str, stub: str) -> Answer:
     """Put the archive of stdin there, make it the current one, and write the stub."""
+    if kind_of(directory) == "by_hand":
+        return {"status": "failed", "code": "EEXIST", "detail": "client.py there is not ours"}
     os.umask(0o077)
     make_directory(directory)
     target = os.path.join(directory, name)
@@ -62,6 +69,15 @@ def put(directory: str, name: str, sha256: str, stub: str) -> Answer:
         if is_archive and one not in [name, *before]:
             os.unlink(os.path.join(directory, one))
     return {"status": "put"}
+
+
+def use(directory: str, name: str) -> Answer:
+    """Make an archive that is there the current one."""
+    if not os.path.isfile(os.path.join(directory, name)):
+        return {"status": "failed", "code": "ENOENT", "detail": f"{name} is not there"}
+    before = [one for one in names(directory) if one != name][:1]
+    replace(os.path.join(directory, CURRENT), "\n".join([name, *before]) + "\n")
+    return {"status": "used"}
 
 
 def make_directory(directory: str) -> None:
@@ -156,10 +172,13 @@ def names(directory: str) -> list[str]:
         raise
 
 
+COMMANDS: dict[str, Callable[..., Answer]] = {"look": look, "put": put, "use": use}
+
+
 def main(arguments: list[str]) -> None:
     try:
         command, *rest = arguments
-        answer = look(*rest) if command == "look" else put(*rest)
+        answer = COMMANDS[command](*rest)
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "EIO")
         place = error.filename or arguments[1]
