@@ -26,6 +26,7 @@ NOT_NEEDED = frozenset({"legacy", "asyncio", "cli.py"})
 """Of websockets: what the client's threads do not use."""
 HASH_DIGITS = 16
 MAIN = "cluster_client/__main__.py"
+NEEDED = (MAIN, "cluster_client/wrapper.sh", "websockets/sync/server.py")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def build() -> Archive:
         },
         **_license(),
     }
+    if missing := [name for name in NEEDED if name not in files]:
+        raise _incomplete(f"{', '.join(missing)} is missing")
     files["__main__.py"] = files[MAIN]
     return Archive(_zipped(files))
 
