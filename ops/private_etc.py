@@ -23,6 +23,11 @@ PR_SET_PDEATHSIG = 1
 PR_GET_PDEATHSIG = 2
 PRIVILEGE_SEPARATION_DIRECTORY = Path("/run/sshd")
 
+MAY_NOT = (
+    "A mount namespace is needed (in a container the capability SYS_ADMIN, for an ordinary user "
+    "the right to make user namespaces); unshare"
+)
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -45,7 +50,7 @@ def main(directory: Path, disk: Path, argv: list[str]) -> None:
 def leave() -> None:
     """Enter namespaces of our own, in which we keep our numbers."""
     uid, gid = os.geteuid(), os.getegid()
-    check(libc.unshare(CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER), "unshare")
+    check(libc.unshare(CLONE_NEWNS if uid == 0 else CLONE_NEWNS | CLONE_NEWUSER), MAY_NOT)
     if uid:
         for name, text in (
             ("setgroups", "deny"),

@@ -15,13 +15,17 @@ QUESTIONS_LIMIT = 10
 """Rounds without a prompt, which only tell something, that a server may make."""
 
 EXPIRED = re.compile(
-    r"expired|new (unix )?password|(change|changing|update) (your )?password|current password"
-    r"|retype|password change|must be changed",
+    r"(new|current) (unix )?password|retype|password (has |is )?expired|password change required"
+    r"|(required|have|need) to change|must (change|be changed)",
     re.IGNORECASE,
 )
+CHANGE = re.compile(r"(change|changing|update) (your )?password|expired", re.IGNORECASE)
+"""After the password was taken; before it, an advice about passwords may say the same."""
+PASSWORD = re.compile(r"pass(word|phrase)[^a-z]*$", re.IGNORECASE)
+ONE_TIME = re.compile(r"one.?time|\botp\b|oath", re.IGNORECASE)
 FACTOR = re.compile(
-    r"verification|passcode|one.?time|\botp\b|token|authenticat(or|ion) code|2fa|two.?factor"
-    r"|second factor|duo\b|yubikey|\bpin\b|\bcode\b|sms",
+    r"verification|passcode|one.?time|\botp\b|oath|token|authenticat(or|ion) code|2fa"
+    r"|two.?factor|second factor|duo\b|yubikey|\bpin\b|\bcode\b|\bsms\b",
     re.IGNORECASE,
 )
 FACTOR_WORDS = (
@@ -49,17 +53,27 @@ class Interview:
         """The answers to one round. Raises SecondFactor, PasswordExpired, LoginRefused."""
         self._rounds += 1
         words = " ".join([title, instructions, *(prompt for prompt, _ in prompts)])
-        if EXPIRED.search(words) and (prompts or self._has_answered):
+        is_expired = EXPIRED.search(words) or (self._has_answered and CHANGE.search(words))
+        if is_expired and (prompts or self._has_answered):
             raise ssh_errors.PasswordExpired(EXPIRED_WORDS)
         if not prompts:
             if self._rounds > QUESTIONS_LIMIT:
                 raise ssh_errors.LoginRefused("The server asks without end. Log in with a key.")
             return []
-        is_for_password = len(prompts) == 1 and not prompts[0][1] and not FACTOR.search(words)
-        if self._has_answered or not is_for_password:
+        if self._has_answered or len(prompts) > 1 or not _is_for_password(prompts[0], words):
             raise ssh_errors.SecondFactor(FACTOR_WORDS)
         self._has_answered = True
         return [self._password]
 
     def __repr__(self) -> str:
         return f"Interview(rounds={self._rounds})"
+
+
+def _is_for_password(question: Prompt, words: str) -> bool:
+    """Whether a question is hidden and asks for the password, or at least for nothing known."""
+    prompt, is_shown = question
+    if is_shown:
+        return False
+    if PASSWORD.search(prompt):
+        return not ONE_TIME.search(prompt)
+    return not FACTOR.search(words)

@@ -14,10 +14,16 @@ def interview() -> ssh_prompts.Interview:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["Password: ", "(ada@login1) Password: ", "Passwort:", "ada's password: ", ""]
+    "prompt",
+    ["Password: ", "(ada@login1) Password: ", "Passwort:", "ada@sms.code.org's password: ", ""],
 )
 def test_one_hidden_question_gets_the_password_as_it_is(prompt: str) -> None:
     assert interview().answer("", "", [(prompt, False)]) == [" secret "]
+
+
+def test_advice_about_passwords_is_no_question() -> None:
+    text = "To change your password, or for two-factor login, see https://help.example.org."
+    assert interview().answer("", text, [("Password: ", False)]) == [" secret "]
 
 
 def test_rounds_without_a_question_are_let_pass() -> None:
