@@ -16,39 +16,75 @@ MARKER = b"HPC-BRIDGE 1 "
 NOISE_LIMIT_BYTES = 256 << 10
 LINE_LIMIT_BYTES = 64 << 10
 
-COMMAND = """\
-client=$1; python=$2; shift 2
+FIND_PYTHON = """\
 say() { printf 'HPC-BRIDGE 1 {"status": "%s"}\\n' "$1"; exit 1; }
 fits() {
     "$1" -S -E -c 'import sys; sys.exit(sys.version_info < (3, 9))' </dev/null >/dev/null 2>&1
 }
-[ -f "$client" ] || say no_client
-if [ -n "$python" ]; then
-    fits "$python" || say no_python
-    exec "$python" -E "$client" "$@"
-fi
-for python in "${client%/*}/venv/bin/python" python3.13 python3.12 python3.11 python3.10 \\
-    python3.9 python3
-do
-    fits "$python" && exec "$python" -E "$client" "$@"
-done
-say no_python
+find_python() {
+    if [ -n "$1" ]; then
+        fits "$1" || say no_python
+        python=$1
+        return
+    fi
+    for python in "$2/venv/bin/python" python3.13 python3.12 python3.11 python3.10 python3.9 python3
+    do
+        fits "$python" && return
+    done
+    say no_python
+}
 """
 """POSIX sh, because the login shell of an account may be anything. Versions that are named on
 PATH but don't run (pyenv's shims) are passed over."""
 
+SET_UP = 'eval "$1" >&2 </dev/null; shift\n'
+
+COMMAND = (
+    FIND_PYTHON
+    + """\
+client=$1; wanted=$2; shift 2
+[ -f "$client" ] || say no_client
+find_python "$wanted" "${client%/*}"
+exec "$python" -E "$client" "$@"
+"""
+)
+PROGRAM = (
+    FIND_PYTHON
+    + """\
+directory=$1; wanted=$2; program=$3; shift 3
+find_python "$wanted" "$directory"
+printf 'HPC-BRIDGE 1 '
+exec "$python" -E -c "$program" "$@"
+"""
+)
+"""The same for a program that answers with one line of JSON."""
+
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the client is on the cluster, and the Python for it if an admin named one."""
+    """Where the client is on the cluster, and the Python for it if an admin named one.
+
+    `setup_commands` run before a Python is looked for: `module load python`.
+    """
 
     client_path: str
     python: str = ""
+    setup_commands: str = ""
 
     def command(self, *arguments: str) -> list[str]:
         """The argv that runs `client.py` with `arguments`."""
         client = self.client_path.rstrip("/") + "/client.py"
-        return ["/bin/sh", "-c", COMMAND, "sh", client, self.python, *arguments]
+        return self._shell(COMMAND, client, self.python, *arguments)
+
+    def program(self, text: str, *arguments: str) -> list[str]:
+        """The argv that runs the Python program `text` by the Python of the client."""
+        return self._shell(PROGRAM, self.client_path.rstrip("/"), self.python, text, *arguments)
+
+    def _shell(self, code: str, *words: str) -> list[str]:
+        if not self.setup_commands.strip():
+            return ["/bin/sh", "-c", code, "sh", *words]
+        # `module` is a function that the profile of a login shell defines.
+        return ["/bin/bash", "-l", "-c", SET_UP + code, "bash", self.setup_commands, *words]
 
 
 @dataclass(frozen=True)
@@ -71,7 +107,7 @@ def open_client(
     channel = carrier.open(installation.command(*arguments))
     try:
         marker = read_marker(channel, limit_s)
-        _refuse_absent(marker, installation)
+        refuse_absent(marker, installation)
     except BaseException:
         channel.close()
         raise
@@ -148,7 +184,8 @@ def start_daemon(
         channel.close()
 
 
-def _refuse_absent(marker: Marker, installation: Installation) -> None:
+def refuse_absent(marker: Marker, installation: Installation) -> None:
+    """Raise CannotConnect where the client or a Python for it is missing."""
     if marker.status == "no_client":
         raise errors.CannotConnect(
             "no_client",

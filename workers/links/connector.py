@@ -209,8 +209,9 @@ class Connector:
         self._failures[link.cluster_id] = failures
         retry_in_s = None
         if problem.transient:
-            retry_in_s = lease.retry_delay_s(
-                failures, self._pace.retry_min_s, self._pace.retry_max_s
+            retry_in_s = max(
+                problem.pause_s,
+                lease.retry_delay_s(failures, self._pace.retry_min_s, self._pace.retry_max_s),
             )
         logger.warning(
             "link.failed",

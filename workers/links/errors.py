@@ -2,6 +2,7 @@
 
 LinkError
 ├── CannotConnect      no link could be made; `reason` is a word, the message a sentence
+│   └── LoginError     the way in by SSH; drawn in ssh_errors.py
 ├── LinkClosed         the link ended before the answer
 ├── LinkMute           the lease is in doubt: nothing may be sent now
 ├── NoAnswer           no answer within the deadline
@@ -24,14 +25,20 @@ class LinkError(Exception):
 
 
 class CannotConnect(LinkError):
-    """The way to the daemon is closed at some place; `transient` tells whether to try again."""
+    """The way to the daemon is closed at some place; `transient` tells whether to try again.
+
+    Where it is to be tried again, not before `pause_s` have passed.
+    """
 
     code = "cannot_connect"
 
-    def __init__(self, reason: str, message: str, *, transient: bool = True) -> None:
+    def __init__(
+        self, reason: str, message: str, *, transient: bool = True, pause_s: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.transient = transient
+        self.pause_s = pause_s
 
 
 class LinkClosed(LinkError):

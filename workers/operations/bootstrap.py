@@ -59,7 +59,9 @@ def plan(cluster_id: int) -> Plan:
         cluster_id=cluster_id,
         key=f"{settings.instance_id}.{cluster_id}",
         carrier=cluster.carrier,
-        installation=bridge.Installation(cluster.client_path, cluster.python),
+        installation=bridge.Installation(
+            cluster.client_path, cluster.python, cluster.setup_commands
+        ),
         is_attached=cluster.mode == DaemonMode.ATTACHED,
         document={
             "instance_id": settings.instance_id,

@@ -1,0 +1,1 @@
+"""Logins, commands and links over a real sshd."""

@@ -1,0 +1,132 @@
+"""A site for one run: accounts, key pairs, and servers with options of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ops import sshd
+from workers.links import host_keys, ssh, ssh_carrier
+
+PASSPHRASE = " correct horse 'battery' ä! "
+PASSWORD = " geheim ' \\ $x ü! "
+HOST_KEY_TYPES = ("ed25519", "ecdsa", "rsa")
+USER = "ada"
+
+
+class Site:
+    """Makes and keeps what costs time: keys, and servers that several tests may share."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.accounts = sshd.Accounts(directory / "accounts")
+        self.host_keys = [
+            sshd.make_key(directory / f"host-{kind}", kind, bits=2048 if kind == "rsa" else 0)
+            for kind in HOST_KEY_TYPES
+        ]
+        self._user_keys: dict[tuple[str, str, str], Path] = {}
+        self._shared: dict[tuple[tuple[str, str], ...], sshd.Sshd] = {}
+        self._servers: list[sshd.Sshd] = []
+        self.key = self.user_key("ed25519")
+        self.add_account(USER, password=PASSWORD)
+
+    def close(self) -> list[int]:
+        """Stop everything; the processes that could not be ended."""
+        for server in self._servers:
+            server.stop()
+        left = self.accounts.end_processes()
+        for uid in self.accounts.uids():
+            for path in Path("/tmp").glob(f"hpc-{uid}-*"):  # where daemons have their sockets
+                shutil.rmtree(path)
+        return left
+
+    def add_account(
+        self, name: str, shell: str = "/bin/bash", home: str = "", **fields: object
+    ) -> sshd.Account:
+        """An account that the site's key opens."""
+        place = self.directory / "home" / (home or name)
+        authorized = [sshd.public_line(self.key)]
+        made = sshd.Account(name, place, authorized=authorized, shell=shell, **fields)  # type: ignore[arg-type]
+        return self.accounts.add(made)
+
+    def give(self, account: sshd.Account, path: Path) -> None:
+        """Make `path` and all below it belong to the account."""
+        if self.accounts.is_root:
+            for one in (path, *path.rglob("*")):
+                os.chown(one, account.uid, account.uid, follow_symlinks=False)
+
+    def user_key(self, kind: str, form: str = "", passphrase: str = "") -> Path:
+        """The user's key of that kind, in that format."""
+        wanted, plain = (kind, form, passphrase), (kind, "", "")
+        path = self.directory / f"user-{kind}-{form}-{len(self._user_keys)}"
+        if wanted not in self._user_keys and wanted == plain:
+            self._user_keys[plain] = sshd.make_key(path, kind, bits=2048 if kind == "rsa" else 0)
+        elif wanted not in self._user_keys:
+            made = sshd.convert_key(self.user_key(kind), path, passphrase, form)
+            self._user_keys[wanted] = made
+        return self._user_keys[wanted]
+
+    def server(self, **options: str) -> sshd.Sshd:
+        """A running server with these options, shared by the tests that ask for the same."""
+        wanted = tuple(sorted(options.items()))
+        if wanted not in self._shared:
+            self._shared[wanted] = self.new_server(options)
+        return self._shared[wanted]
+
+    def new_server(
+        self,
+        options: Mapping[str, str] | None = None,
+        *,
+        keys: Iterable[Path] | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        accounts: sshd.Accounts | None = None,
+    ) -> sshd.Sshd:
+        """A running server for one test; it may stop it."""
+        made = sshd.Sshd(
+            self.directory / f"sshd-{len(self._servers)}",
+            accounts or self.accounts,
+            list(keys or self.host_keys),
+            options,
+            address=address,
+            port=port,
+        )
+        made.start()
+        self._servers.append(made)
+        return made
+
+    def pins(self, *keys: Path, address: str = "") -> frozenset[host_keys.HostKey]:
+        """The confirmed host keys."""
+        lines = [sshd.public_line(key) for key in keys or self.host_keys]
+        return frozenset(host_keys.from_line(line, address) for line in lines)
+
+    def login(self, server: sshd.Sshd, user: str = USER, **fields: object) -> ssh.Login:
+        """A login with the site's key unless `fields` say otherwise."""
+        wanted: dict[str, object] = {"pins": self.pins(), **fields}
+        if not {"key", "password"} & wanted.keys():
+            wanted["key"] = self.key.read_text()
+        return ssh.Login(server.address, user, server.port, **wanted)  # type: ignore[arg-type]
+
+    def carrier(
+        self, server: sshd.Sshd, user: str = USER, **options: object
+    ) -> ssh_carrier.SshCarrier:
+        """A carrier that logs in with the site's key."""
+        return ssh_carrier.SshCarrier(self.login(server, user), **options)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def frozen(server: sshd.Sshd) -> Iterator[None]:
+    """All processes of a server stopped, as behind a cut wire."""
+    pids = sshd.family(server)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,85 @@
+"""The parts of a bootstrap over a carrier, step by step: the client there, the daemon staying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from . import bridge, carriers, client_archive, steps, upload
+
+STATUS_LIMIT_S = 30.0
+
+
+class Connected(carriers.Carrier, Protocol):
+    """A carrier that can log out."""
+
+    def close(self) -> None: ...
+
+
+def ensure_client(
+    carrier: carriers.Carrier,
+    installation: bridge.Installation,
+    build: Callable[[], client_archive.Archive] = client_archive.build,
+    record: steps.Record = steps.unrecorded,
+) -> upload.Found:
+    """See that a client is there; done twice it changes nothing. Raises CannotConnect."""
+    archive = build()
+    with steps.step(record, "Look at the client") as note:
+        found = upload.look(carrier, installation, archive)
+        note.detail = f"Python {found.python} ({found.executable}); {_described(found)}."
+    with steps.step(record, "Upload the client") as note:
+        if found.is_ready(archive):
+            note.skip("It is there.")
+            return found
+        upload.put(carrier, installation, archive)
+        note.detail = f"{archive.name}, {len(archive.data) >> 10} KiB."
+        return upload.look(carrier, installation, archive)
+
+
+def outlives_login(
+    carrier: Connected,
+    log_in_again: Callable[[], Connected],
+    installation: bridge.Installation,
+    key: str,
+    record: steps.Record = steps.unrecorded,
+) -> bool:
+    """Whether the daemon of `key` is the same process after a log-out; ends both logins.
+
+    Both must go to the same host. Raises CannotConnect.
+    """
+    with steps.step(record, "Log out and look for the daemon") as note:
+        try:
+            before = _identity(carrier, installation, key)
+        finally:
+            carrier.close()
+        again = log_in_again()
+        try:
+            after = _identity(again, installation, key)
+        finally:
+            again.close()
+        stays = before is not None and before == after
+        note.detail = "It goes on." if stays else "This host ends what a login leaves behind."
+        return stays
+
+
+def _identity(
+    carrier: carriers.Carrier, installation: bridge.Installation, key: str
+) -> tuple[Any, ...] | None:
+    """What no other daemon has; None if none answers."""
+    channel = carrier.open(installation.command("status", key, "--json"))
+    try:
+        said = bridge.read_json_line(channel, STATUS_LIMIT_S)
+    finally:
+        channel.close()
+    daemon = said.get("daemon")
+    if said.get("status") != "connected" or not isinstance(daemon, dict):
+        return None
+    return said.get("host"), daemon.get("pid"), daemon.get("generation"), daemon.get("started_at")
+
+
+def _described(found: upload.Found) -> str:
+    return {
+        upload.NONE: "nothing is installed",
+        upload.ARCHIVE: f"{found.current or 'no archive'} is installed",
+        upload.BY_HAND: "an installation by hand is used as it stands",
+    }.get(found.kind, found.kind)

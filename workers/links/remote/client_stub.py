@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""The cluster client, as its server has put it here: runs the archive that `current` names.
+
+HPC-CLIENT-STUB 1
+"""
+
+import importlib
+import os
+import sys
+
+OLDEST = (3, 9)
+
+
+def main() -> "int | str":
+    here = os.path.dirname(os.path.abspath(__file__))
+    if sys.version_info < OLDEST:
+        found = ".".join(map(str, sys.version_info[:3]))
+        return f"client.py: Python 3.9 or newer is needed; this is {found} ({sys.executable})."
+    try:
+        with open(os.path.join(here, "current")) as file:
+            name = file.readline().strip()
+    except OSError as error:
+        return f"client.py: which client to run can't be read: {error}. Bootstrap the cluster."
+    archive = os.path.join(here, name)
+    if not os.path.isfile(archive):
+        return f"client.py: {archive} is missing. Bootstrap the cluster again."
+    sys.path[:] = [archive, *(path for path in sys.path if os.path.abspath(path) != here)]
+    client = importlib.import_module("cluster_client.client")
+    status: int = client.main(sys.argv[1:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

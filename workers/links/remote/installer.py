@@ -1,0 +1,191 @@
+"""Runs on the cluster, by the Python that the client will have: looks, puts it there, goes back.
+
+    python -E -c THIS look DIRECTORY NAME SHA256
+    python -E -c THIS put DIRECTORY NAME SHA256 STUB <archive
+    python -E -c THIS use DIRECTORY NAME
+
+Answers with one line of JSON. A file gets its name only when it is whole and on the disk, by
+`link`, which never overwrites. The archive that runs and the one before it stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sys
+from typing import Any, BinaryIO, Callable, Optional
+
+STUB = "client.py"
+CURRENT = "current"
+PACKAGE = "__init__.py"
+STUB_MARK = "HPC-CLIENT-STUB"
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+Answer = dict[str, Any]
+
+
+def look(directory: str, name: str, sha256: str) -> Answer:
+    """What is in the directory now."""
+    return {
+        "kind": kind_of(directory),
+        "current": (names(directory) or [""])[0],
+        "is_there": is_whole(os.path.join(directory, name), sha256),
+        "python": list(sys.version_info[:3]),
+        "executable": sys.executable,
+    }
+
+
+def kind_of(directory: str) -> str:
+    """Whose client.py is there."""
+    stub = os.path.join(directory, STUB)
+    if not os.path.lexists(stub):
+        return "none"
+    with open(stub, "rb") as file:
+        text = file.read(1 << 16).decode("utf-8", "replace")
+    is_ours = STUB_MARK in text and not os.path.exists(os.path.join(directory, PACKAGE))
+    return "archive" if is_ours else "by_hand"
+
+
+def put(directory: str, name: str, sha256: str, stub: str) -> Answer:
+    """Put the archive of stdin there, make it the current one, and write the stub."""
+    if kind_of(directory) == "by_hand":
+        return {"status": "failed", "code": "EEXIST", "detail": "client.py there is not ours"}
+    os.umask(0o077)
+    make_directory(directory)
+    target = os.path.join(directory, name)
+    if not is_whole(target, sha256):
+        if os.path.lexists(target):  # a disk has lost a part of it
+            os.rename(target, f"{target}.damaged-{os.getpid()}")
+        received = write(target, sys.stdin.buffer, sha256)
+        if received:
+            return received
+    before = [one for one in names(directory) if one != name][:1]
+    replace(os.path.join(directory, CURRENT), "\n".join([name, *before]) + "\n")
+    replace(os.path.join(directory, STUB), stub)
+    for one in os.listdir(directory):
+        is_archive = one.startswith("client-") and one.endswith(".pyz")
+        if is_archive and one not in [name, *before]:
+            os.unlink(os.path.join(directory, one))
+    return {"status": "put"}
+
+
+def use(directory: str, name: str) -> Answer:
+    """Make an archive that is there the current one."""
+    if not os.path.isfile(os.path.join(directory, name)):
+        return {"status": "failed", "code": "ENOENT", "detail": f"{name} is not there"}
+    before = [one for one in names(directory) if one != name][:1]
+    replace(os.path.join(directory, CURRENT), "\n".join([name, *before]) + "\n")
+    return {"status": "used"}
+
+
+def make_directory(directory: str) -> None:
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for path in reversed(missing):
+        os.mkdir(path, 0o700)
+
+
+def write(target: str, source: BinaryIO, sha256: str) -> Optional[Answer]:
+    """Write a new file; what is wrong with it, if anything."""
+    temporary = f"{target}.{os.getpid()}.new"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            digest = hashlib.sha256()
+            while data := source.read(1 << 16):
+                digest.update(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != sha256 or not is_whole(temporary, sha256):
+            return {"status": "failed", "code": "damaged", "detail": "it came damaged"}
+        publish(temporary, target)
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+    sync_directory(os.path.dirname(target))
+    return None
+
+
+def publish(temporary: str, target: str) -> None:
+    """Give a file its name."""
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.rename(temporary, target)  # some file systems have no links
+
+
+def replace(path: str, text: str) -> None:
+    """Write a small file of ours in one step, unless it is as wanted."""
+    try:
+        with open(path) as file:
+            if file.read() == text:
+                return
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+    sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_whole(path: str, sha256: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == sha256
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise
+
+
+def names(directory: str) -> list[str]:
+    """The current archive and the one before it."""
+    try:
+        with open(os.path.join(directory, CURRENT)) as file:
+            return [os.path.basename(line.strip()) for line in file if line.strip()]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return []
+        raise
+
+
+COMMANDS: dict[str, Callable[..., Answer]] = {"look": look, "put": put, "use": use}
+
+
+def main(arguments: list[str]) -> None:
+    try:
+        command, *rest = arguments
+        answer = COMMANDS[command](*rest)
+    except OSError as error:
+        code = errno.errorcode.get(error.errno or 0, "EIO")
+        place = error.filename or arguments[1]
+        detail = f"{place}: {error.strerror}"
+        answer = {"status": "failed", "code": code, "detail": detail}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

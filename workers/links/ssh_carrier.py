@@ -1,0 +1,230 @@
+"""Runs commands on a cluster over SSH: exec channels with a byte stream to each.
+
+One carrier keeps to one address and shares its connections among its channels. Control and data
+each have a carrier of their own, so that no download delays a heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import paramiko
+
+from . import addresses, clock, errors, remote_shell, ssh, ssh_errors
+from .ssh_channel import SshChannel
+from .ssh_transport import Transport
+
+CONNECT_LIMIT_S = 120.0
+"""For those who wait for another's login, whose own limits are shorter."""
+CHANNEL_LIMIT_S = 20.0
+START_LIMIT_S = 60.0
+"""What start-up files may take, besides the command's own limit."""
+SETTLE_LIMIT_S = 5.0
+SETTLE_STEP_S = 0.1
+"""A session that was closed counts until what ran in it has ended."""
+SESSIONS = 8
+"""Channels on one connection: sshd allows 10 sessions. Source: sshd_config(5), MaxSessions."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended; `status` is None if a signal ended it."""
+
+    status: int | None
+    stdout: bytes
+    stderr: str
+    took_s: float
+
+
+@dataclass(eq=False)
+class _Connection:
+    transport: Transport
+    channels: int = 0
+    limit: int = SESSIONS
+
+    @property
+    def has_room(self) -> bool:
+        return self.transport.is_active() and self.channels < self.limit
+
+
+class SshCarrier:
+    """Reaches one account. Close it, or `release` it: then its connections end with their channels.
+
+    `address` keeps to a login node; without it the first that answers is kept to, and told by
+    `address`. `is_control`: abort of a channel ends its whole connection, because it is judged by
+    its silence.
+    """
+
+    def __init__(
+        self,
+        login: ssh.Login,
+        *,
+        address: str = "",
+        resolver: addresses.Resolver = addresses.system,
+        may_login: ssh.MayLogin = ssh.without_budget,
+        is_control: bool = True,
+        start_limit_s: float = START_LIMIT_S,
+    ) -> None:
+        self.address = address
+        self.logins = 0
+        self._login = login
+        self._resolver = resolver
+        self._may_login = may_login
+        self._is_control = is_control
+        self._start_limit_s = start_limit_s
+        self._changed = threading.Condition()
+        self._is_connecting = False
+        self._refusal: ssh_errors.LoginError | None = None
+        self._connections: list[_Connection] = []
+        self._is_released = False
+
+    def __enter__(self) -> SshCarrier:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def open(self, argv: Sequence[str]) -> SshChannel:
+        """Start `argv` and wait until the account's start-up files are through.
+
+        Raises LoginError, CannotConnect.
+        """
+        command = remote_shell.command(argv)
+        connection, channel = self._execute(command.text)
+        opened = SshChannel(
+            connection.transport,
+            channel,
+            is_control=self._is_control,
+            on_closed=lambda: self._gone(connection),
+        )
+        try:
+            opened.begin(command, self._start_limit_s)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"", limit_s: float = 60.0) -> Finished:
+        """Run `argv` to its end. Raises LoginError, CannotConnect; after `limit_s` it is killed."""
+        begun_at = clock.now()
+        channel = self.open(argv)
+        try:
+            status, stdout = channel.communicate(stdin, begun_at + limit_s)
+            return Finished(status, stdout, channel.stderr_tail(), clock.now() - begun_at)
+        finally:
+            channel.close()
+
+    def release(self) -> None:
+        """Log out as soon as no channel is open any more."""
+        with self._changed:
+            self._is_released = True
+            idle = [one for one in self._connections if not one.channels]
+        for one in idle:
+            self._drop(one)
+
+    def close(self) -> None:
+        """Log out now."""
+        with self._changed:
+            self._is_released = True
+            connections = list(self._connections)
+        for one in connections:
+            self._drop(one)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        with self._changed:
+            return sum(one.transport.is_active() for one in self._connections)
+
+    # Connections ----------------------------------------------------------------------------------
+
+    def _execute(self, command: str) -> tuple[_Connection, paramiko.Channel]:
+        """A session that runs `command`, on a connection with room for it."""
+        settles_at = clock.now() + SETTLE_LIMIT_S
+        while True:
+            connection = self._with_room()
+            try:
+                return connection, connection.transport.execute(command, CHANNEL_LIMIT_S)
+            except paramiko.ChannelException as problem:
+                self._gone(connection)
+                if connection.channels:
+                    connection.limit = connection.channels  # the next connection takes it
+                elif clock.now() > settles_at:
+                    self._drop(connection)
+                    raise _no_session(problem) from None
+                else:
+                    time.sleep(SETTLE_STEP_S)  # nothing tells that sshd has let go of a session
+            except (paramiko.SSHException, OSError, EOFError) as problem:
+                self._gone(connection)
+                self._drop(connection)
+                words = connection.transport.farewell or str(problem) or type(problem).__name__
+                raise errors.CannotConnect(
+                    "ssh_broken", f"The SSH connection broke: {words.rstrip('.')}."
+                ) from problem
+
+    def _with_room(self) -> _Connection:
+        """A connection on which a place is taken for the caller; made if there is none."""
+        with self._changed:
+            while (found := self._take_place()) is None and self._is_connecting:
+                if not self._changed.wait(CONNECT_LIMIT_S):
+                    raise errors.CannotConnect("ssh_busy", "Another login takes too long.")
+            if found is not None:
+                return found
+            if self._refusal is not None:  # it would be refused again, and counted
+                raise self._refusal
+            self._is_connecting = True
+        try:
+            return self._connect()
+        finally:
+            with self._changed:
+                self._is_connecting = False
+                self._changed.notify_all()
+
+    def _connect(self) -> _Connection:
+        try:
+            transport, self.address = ssh.open_transport(
+                self._login, self.address, resolver=self._resolver, may_login=self._may_login
+            )
+        except ssh_errors.LoginError as problem:
+            if not problem.transient:
+                self._refusal = problem
+            raise
+        made = _Connection(transport, channels=1)
+        with self._changed:
+            self.logins += 1
+            self._connections.append(made)
+        return made
+
+    def _take_place(self) -> _Connection | None:
+        # Called with the lock.
+        self._connections = [one for one in self._connections if one.transport.is_active()]
+        for one in self._connections:
+            if one.has_room:
+                one.channels += 1
+                return one
+        return None
+
+    def _gone(self, connection: _Connection) -> None:
+        """A channel was closed, or could not be opened."""
+        with self._changed:
+            connection.channels -= 1
+            is_over = self._is_released and not connection.channels
+        if is_over:
+            self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        with self._changed, contextlib.suppress(ValueError):
+            self._connections.remove(connection)
+        ssh.close(connection.transport)
+
+
+def _no_session(problem: paramiko.ChannelException) -> ssh_errors.NoMoreSessions:
+    return ssh_errors.NoMoreSessions(
+        f"The server lets this account log in and opens no session ({problem.text}). Ask the "
+        "cluster's support whether commands without a terminal are allowed (MaxSessions in its "
+        "sshd_config)."
+    )

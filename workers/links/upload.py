@@ -1,0 +1,122 @@
+"""Puts the client on a cluster, or uses the one that a person has installed there.
+
+Works over any carrier: a program on the cluster (remote/installer.py) does what must be atomic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import bridge, carriers, errors
+from .client_archive import Archive
+
+REMOTE = Path(__file__).with_name("remote")
+CHUNK_BYTES = 1 << 20
+LOOK_LIMIT_S = 30.0
+PUT_LIMIT_S = 300.0
+DISK_PAUSE_S = 600.0
+FULL = frozenset({"ENOSPC", "EDQUOT"})
+REFUSED = frozenset({"EACCES", "EPERM", "EROFS", "ENOTDIR", "ENAMETOOLONG", "ELOOP"})
+
+NONE, ARCHIVE, BY_HAND = "none", "archive", "by_hand"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in the client's directory: nothing, our archive, or an installation by hand."""
+
+    kind: str
+    current: str
+    is_there: bool
+    python: str
+    executable: str
+
+    def is_ready(self, archive: Archive) -> bool:
+        """Whether nothing is to be put there."""
+        return self.kind == BY_HAND or (
+            self.kind == ARCHIVE and self.is_there and self.current == archive.name
+        )
+
+
+def look(carrier: carriers.Carrier, installation: bridge.Installation, archive: Archive) -> Found:
+    """What is there now. Raises CannotConnect."""
+    words = (installation.client_path.rstrip("/"), archive.name, archive.sha256)
+    said = _ask(carrier, installation, ("look", *words), b"", LOOK_LIMIT_S)
+    return Found(
+        kind=str(said.get("kind", "")),
+        current=str(said.get("current", "")),
+        is_there=said.get("is_there") is True,
+        python=".".join(map(str, said.get("python") or ())),
+        executable=str(said.get("executable", "")),
+    )
+
+
+def put(carrier: carriers.Carrier, installation: bridge.Installation, archive: Archive) -> None:
+    """Put the archive there and make it the current client. Raises CannotConnect.
+
+    Never over an installation by hand: `look` first. The one that was current stays.
+    """
+    stub = (REMOTE / "client_stub.py").read_text()
+    words = (installation.client_path.rstrip("/"), archive.name, archive.sha256, stub)
+    _ask(carrier, installation, ("put", *words), archive.data, PUT_LIMIT_S)
+
+
+def use(carrier: carriers.Carrier, installation: bridge.Installation, name: str) -> None:
+    """Go back to an archive that is there still, `Found.current` of before. See `put`."""
+    _ask(
+        carrier,
+        installation,
+        ("use", installation.client_path.rstrip("/"), name),
+        b"",
+        LOOK_LIMIT_S,
+    )
+
+
+def _ask(
+    carrier: carriers.Carrier,
+    installation: bridge.Installation,
+    arguments: tuple[str, ...],
+    data: bytes,
+    limit_s: float,
+) -> dict[str, Any]:
+    program = (REMOTE / "installer.py").read_text()
+    channel = carrier.open(installation.program(program, *arguments))
+    try:
+        channel.settimeout(limit_s)
+        # A program that fails early reads no further: its answer tells why.
+        with contextlib.suppress(OSError):
+            for at in range(0, len(data), CHUNK_BYTES):
+                channel.send(data[at : at + CHUNK_BYTES])
+            channel.shutdown(socket.SHUT_WR)
+        marker = bridge.read_marker(channel, limit_s)
+    finally:
+        channel.close()
+    bridge.refuse_absent(marker, installation)
+    if marker.status == "failed":
+        raise _failed(installation, marker)
+    return marker.fields
+
+
+def _failed(installation: bridge.Installation, marker: bridge.Marker) -> errors.CannotConnect:
+    path = installation.client_path
+    if marker.code in FULL:
+        return errors.CannotConnect(
+            "disk_full",
+            f"The disk or the quota at {path} is full ({marker.detail}). Make room there; it is "
+            "tried again.",
+            pause_s=DISK_PAUSE_S,
+        )
+    if marker.code in REFUSED:
+        return errors.CannotConnect(
+            "path_refused",
+            f"The client can't be put into {path} ({marker.detail}). Correct the cluster's client "
+            "path, or the rights there.",
+            transient=False,
+        )
+    return errors.CannotConnect(
+        "upload_failed", f"The client could not be put into {path}: {marker.detail}."
+    )
