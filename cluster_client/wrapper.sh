@@ -94,7 +94,8 @@ _w_post_witness
   (
     trap : INT QUIT; trap - $_w_signals
     echo "pid $BASHPID" >&9                                    # from here on a signal acts; before, one may get lost
-    until read -r -t 1 -u 6; do kill -0 $$ || exit; done       # the wrapper has seen to the earlier ones
+    # Till the wrapper has seen to the earlier ones. A whole `read` would make bash catch signals that exec then forgets.
+    until read -t 0 -u 6; do kill -0 $$ || exit; PATH=$_w_path sleep 0.005; done
     ((${#_w_kept[@]})) && export "${_w_kept[@]}"
     exec 9>&- 6>&- 2>&7 7>&-
     exec "${_w_command[@]}"
