@@ -130,10 +130,12 @@ def accounted(record: JobRecord, sighting: Sighting) -> Optional[Change]:
 
 def with_accounting(seen: Sighting, told: Sighting) -> Sighting:
     """What the queue has shown of a job that, says the accounting, has ended."""
-    if seen.state == schedulers.ABSENT or told.is_array:
+    if seen.state == schedulers.ABSENT:
         return told
     if seen.state != schedulers.ENDED:
         return seen
+    if told.is_array:  # some of its tasks may not have arrived there yet, or have left the queue
+        return told if told.tasks >= seen.tasks else replace(seen, is_provisional=True)
     if seen.is_exact:
         told = replace(
             told, exit_code=seen.exit_code, signal=seen.signal, is_exact=True,

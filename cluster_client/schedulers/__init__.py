@@ -84,7 +84,7 @@ class Sighting:
     `is_exact` False: the exit code may lack 128, as Slurm's accounting tells it.
     `is_provisional`: the accounting may know another cause of this end.
     `knows_cancel`: the outcome is `cancelled` if, and only if, a cancel ended the job.
-    `is_array`: it sums up the tasks of a job array, some of which may wait while others run.
+    `tasks`: so many of a job array it sums up, some of which may wait while others run; 0: none.
     """
 
     state: str
@@ -98,8 +98,12 @@ class Sighting:
     is_exact: bool = True
     is_provisional: bool = False
     knows_cancel: bool = False
-    is_array: bool = False
+    tasks: int = 0
     usage: Optional[Usage] = None
+
+    @property
+    def is_array(self) -> bool:
+        return self.tasks > 0
 
     @property
     def may_be_a_duplicate(self) -> bool:
@@ -146,7 +150,7 @@ def array_sighting(tasks: Sequence[Sighting]) -> Sighting:
     """
     if any(task.state == UNKNOWN for task in tasks):
         unknown = next(task for task in tasks if task.state == UNKNOWN)
-        return replace(unknown, is_array=True)
+        return replace(unknown, tasks=len(tasks))
     is_started = any(task.state in (RUNNING, ENDED) for task in tasks)
     if not all(task.state == ENDED for task in tasks):
         # A task that runs speaks for all, else one that waits.
@@ -154,7 +158,7 @@ def array_sighting(tasks: Sequence[Sighting]) -> Sighting:
             (task for task in tasks if task.state != ENDED), key=lambda t: t.state != RUNNING
         )
         state = RUNNING if is_started else QUEUED
-        return replace(chosen, state=state, run=0, is_array=True)
+        return replace(chosen, state=state, run=0, tasks=len(tasks))
     return _ended_array(tasks)
 
 
@@ -173,7 +177,7 @@ def _ended_array(tasks: Sequence[Sighting]) -> Sighting:
         ended_at=max(task.ended_at for task in tasks),
         is_exact=all(task.is_exact for task in tasks),
         is_provisional=any(task.is_provisional for task in tasks),
-        is_array=True,
+        tasks=len(tasks),
     )
 
 

@@ -122,7 +122,7 @@ def test_a_scheduler_that_tells_cancels_is_believed():
 
 
 def test_an_array_whose_next_tasks_wait_was_not_requeued():
-    waiting = Sighting(schedulers.QUEUED, is_array=True)
+    waiting = Sighting(schedulers.QUEUED, tasks=2)
     assert judge(RUNNING_JOB, waiting) is None
     assert judge(SUBMITTED_JOB, waiting).record.state == QUEUED
 
@@ -163,8 +163,15 @@ def test_the_accounting_knows_the_cause_and_the_queue_the_exit_code():
     assert (merged.is_exact, merged.is_provisional) == (True, False)
 
 
+def test_an_array_of_which_tasks_are_missing_in_the_accounting_waits_for_them():
+    seen = Sighting(schedulers.ENDED, outcome="failed", exit_code=3, tasks=4)
+    told = Sighting(schedulers.ENDED, outcome="completed", exit_code=0, tasks=3)
+    assert evidence.with_accounting(seen, told) == replace(seen, is_provisional=True)
+    assert evidence.with_accounting(seen, replace(told, tasks=4)).outcome == "completed"
+
+
 def test_an_array_of_which_failed_tasks_have_left_the_queue_has_failed():
-    left = Sighting(schedulers.ENDED, outcome="completed", exit_code=0, is_array=True)
+    left = Sighting(schedulers.ENDED, outcome="completed", exit_code=0, tasks=2)
     assert evidence.is_in_need_of_record(left)
     records = schedulers.array_sighting(
         [schedulers.sighting_of_exit(code, NOW, "") for code in (0, 4)]
