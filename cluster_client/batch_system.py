@@ -72,7 +72,21 @@ class BatchSystem:
     def queue(self, jobs: Sequence[JobRef]) -> tuple[dict[str, Sighting], float]:
         """What the scheduler says of `jobs`, by tag, and how long it took to say it."""
         output, took_s = self._run("queue", self.scheduler.queue(jobs), self._limit_s)
-        return self._parsed(lambda: self.scheduler.parse_queue(output)), took_s
+        return self._parsed(lambda: self.scheduler.parse_queue(output, jobs)), took_s
+
+    def accounting(self, jobs: Sequence[JobRef]) -> Optional[dict[str, Sighting]]:
+        """Those of `jobs` that the accounting knows as ended, by tag; None: there is none."""
+        command = self.scheduler.accounting(jobs)
+        if command is None:
+            return None
+        output, _ = self._run("accounting", command, self._limit_s)
+        return self._parsed(lambda: self.scheduler.parse_accounting(output, jobs))
+
+    def survey(self) -> None:
+        """Let the adapter learn what the scheduler tells about itself."""
+        wanted = self.scheduler.survey()
+        outputs = [self._run("survey", command, self._limit_s)[0] for command in wanted]
+        self._parsed(lambda: self.scheduler.learn(outputs))
 
     def look_up(self, tag: str, since: float) -> Found:
         """Everything with this tag, in the queue, the accounting and the claim."""
@@ -116,9 +130,13 @@ class BatchSystem:
     ) -> tuple[Output, float]:
         with self._lock:
             self._calls[kind] += 1
+        environment = self._environment.for_commands()
         finished = commands.run(
             command.argv,
-            environment=self._environment.for_commands(),
+            environment=environment if command.environment is None else command.environment,
+            executable=commands.which(command.argv[0], environment),
+            directory=command.directory,
+            umask=command.umask,
             limit_s=limit_s,
             stdin=command.stdin,
             on_start=on_start,

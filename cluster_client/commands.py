@@ -41,6 +41,8 @@ def run(
     limit_s: float,
     stdin: str = "",
     executable: Optional[str] = None,
+    directory: str = "/",
+    umask: Optional[int] = None,
     on_start: Optional[Callable[[], None]] = None,
 ) -> Finished:
     """Run `argv` and wait for its end; its outputs are decoded, undecodable bytes kept escaped.
@@ -52,7 +54,8 @@ def run(
     with _memory_file("in") as inp, _memory_file("out") as out, _memory_file("err") as err:
         os.write(inp, stdin.encode("utf-8", "surrogateescape"))
         os.lseek(inp, 0, os.SEEK_SET)
-        process = _start(argv, dict(environment), executable, (inp, out, err))
+        place = _Place(directory, -1 if umask is None else umask)
+        process = _start(argv, dict(environment), executable, (inp, out, err), place)
         try:
             if on_start is not None:
                 on_start()
@@ -86,11 +89,20 @@ def _text(descriptor: int) -> str:
     return os.pread(descriptor, size, 0).decode("utf-8", "surrogateescape")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a command starts; umask -1: our own."""
+
+    directory: str
+    umask: int
+
+
 def _start(
     argv: Sequence[str],
     environment: dict[str, str],
     executable: Optional[str],
     files: tuple[int, int, int],
+    place: _Place,
 ) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
@@ -102,12 +114,13 @@ def _start(
     try:
         return subprocess.Popen(
             list(argv),
-            executable=executable or _which(argv[0], environment),
+            executable=executable or which(argv[0], environment),
             stdin=files[0],
             stdout=files[1],
             stderr=files[2],
             env=environment,
-            cwd="/",
+            cwd=place.directory,
+            umask=place.umask,
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 (two system calls, nothing that locks)
         )
@@ -115,8 +128,9 @@ def _start(
         raise errors.CommandFailed(f"{argv[0]} could not be started: {error}.") from error
 
 
-def _which(name: str, environment: Mapping[str, str]) -> str:
-    """Popen searches our own PATH, not that of `environment`."""
+def which(name: str, environment: Mapping[str, str]) -> str:
+    """The file of a command on the PATH of `environment` (Popen searches our own); raises
+    CommandFailed."""
     if os.sep in name:
         return name
     for directory in environment.get("PATH", os.defpath).split(os.pathsep):

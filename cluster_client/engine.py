@@ -29,6 +29,9 @@ from cluster_client.watcher import Intervals, Watcher
 
 logger = logging.getLogger(__name__)
 
+_SURVEY_PAUSE_S = 60.0
+_GREETING_WAIT_S = 2.0
+
 
 class EngineSettings(Protocol):
     """What the engine reads of configuration.Settings."""
@@ -113,6 +116,8 @@ class Engine:
             settings.job_working_directory,
             self._watcher,
         )
+        self._is_surveyed = threading.Event()
+        self._is_stopping = threading.Event()
 
     def _make_scheduler(self) -> schedulers.Scheduler:
         context = schedulers.Context(self._settings.job_working_directory, program=_own_program())
@@ -175,12 +180,25 @@ class Engine:
         self._store.load()
         self._login.start()
         self._watcher.start()
+        threading.Thread(target=self._survey, name="survey", daemon=True).start()
+
+    def _survey(self) -> None:
+        """Learn what the scheduler tells about itself; tried again while it does not answer."""
+        while not self._is_stopping.is_set():
+            try:
+                self._batch.survey()
+                self._is_surveyed.set()
+                return
+            except errors.ClientError as error:
+                logger.warning("the scheduler can't be surveyed", extra={"cause": str(error)})
+                self._is_stopping.wait(_SURVEY_PAUSE_S)
 
     def stop(self, drain_s: float = 10.0) -> None:
         """Let submissions in flight reach a stored point, then end all threads. Idempotent."""
         if self._is_stopped:
             return
         self._is_stopped = True
+        self._is_stopping.set()
         if not self._submitter.drain(drain_s):
             logger.warning("submissions cut off; they will be looked up")
         self._watcher.stop(drain_s)
@@ -202,6 +220,8 @@ class Engine:
         On Welcome, the front must drop every older control link (their epoch is lower or
         the same link greets again). Raises errors.NotStored if the epoch can't be stored.
         """
+        # A greeting before the survey's answer would tell less than is known soon.
+        self._is_surveyed.wait(_GREETING_WAIT_S)
         try:
             return self._greeter.judge(hello)
         except errors.Fenced as error:

@@ -118,6 +118,7 @@ class Greeter:
             pid=os.getpid(),
             build_hash=self._identity.build_hash,
             scheduler=self._scheduler.name,
+            scheduler_version=self._scheduler.version,
             scheduler_overruled=self._identity.scheduler_overruled,
             capabilities=self._scheduler.capabilities(),
             epoch=self._store.epoch,

@@ -34,6 +34,7 @@ class JobRecord:
 
     `cancel_sent_at` is noted before the cancel command runs. `missing_since`: the first good
     query in a row that did not know the job. `final_seq`: the number of the event of its end.
+    `is_accounting_due`: it has ended, and what it used is not told yet.
     """
 
     tag: str
@@ -58,6 +59,7 @@ class JobRecord:
     cancel_sent_at: float = 0.0
     missing_since: float = 0.0
     is_blocked: bool = False
+    is_accounting_due: bool = False
     final_seq: int = 0
     acknowledged_at: float = 0.0
 

@@ -288,7 +288,7 @@ class Submitter:
                 limit_s=message.limit_s,
                 intent_at=time.time(),
                 script_sha256=message.script_sha256,
-                name=message.name,
+                name=message.name or self._batch.scheduler.display_name(message),
                 cancel_requested_at=kept.cancel_requested_at,
             )
             return Change(intent)
@@ -302,6 +302,7 @@ class Submitter:
             hints_directory=self._hints_directory,
             script_sha256=message.script_sha256,
             identity=self._batch.scheduler.wrapper_identity,
+            header=self._batch.scheduler.header(message),
         )
         return self._directories.make(message.tag, script, text)
 
@@ -329,10 +330,24 @@ class Submitter:
         if isinstance(result, schedulers.Refusal):
             return self._reject(message.tag, result)
         logger.warning("submission unclear", extra={"tag": message.tag, "cause": result.message})
+        if result.if_absent is not None:
+            return self._conclude_refusal(record, result.if_absent)
         resolved = self._resolve(record)
         if isinstance(resolved, _Retry):
             return _unresolved(message.tag, result.message)
+        if isinstance(resolved, messages.Error):
+            return replace(resolved, message=f"{resolved.message} {result.message}")
         return resolved
+
+    def _conclude_refusal(self, record: JobRecord, refusal: schedulers.Refusal) -> Answer:
+        """The scheduler has answered with words that are not known here: a look-up decides."""
+        try:
+            found = self._batch.look_up(record.tag, record.intent_at)
+        except errors.CommandFailed as error:
+            return _unresolved(record.tag, f"{refusal.message}; {error}")
+        if found.scheduler_job_id:
+            return self._adopt(record, found.scheduler_job_id, found.others)
+        return self._reject(record.tag, refusal)
 
     def _store_id(self, record: JobRecord, scheduler_job_id: str) -> Answer:
         def step(newest: Optional[JobRecord]) -> Change:
@@ -342,8 +357,10 @@ class Submitter:
                 scheduler_job_id=scheduler_job_id,
                 submitted_at=time.time(),
             )
-            event = NewEvent("submitted", {"scheduler_job_id": scheduler_job_id})
-            return Change(submitted, (event,))
+            data = {"scheduler_job_id": scheduler_job_id}
+            if submitted.name:
+                data["name"] = submitted.name
+            return Change(submitted, (NewEvent("submitted", data),))
 
         try:
             self._store.update(record.tag, step)

@@ -6,7 +6,6 @@ No scheduler command runs while no job is open.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -15,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
-from cluster_client import errors, evidence, layout, schedulers
+from cluster_client import errors, evidence, exit_records, layout, schedulers
+from cluster_client.accountant import Accountant
 from cluster_client.batch_system import BatchSystem
 from cluster_client.fence import Fence
 from cluster_client.filesystem import Filesystem
@@ -84,6 +84,7 @@ class Watcher:
         self._hints_directory = hints_directory
         self._intervals = intervals
         self._on_fenced = on_fenced
+        self._accountant = Accountant(store, batch)
         self._pace = Pace(intervals.poll_s, intervals.poll_idle_s)
         self._wanted = threading.Event()
         self._is_stopping = threading.Event()
@@ -115,6 +116,7 @@ class Watcher:
         self.nudge()
 
     def _run(self) -> None:
+        self._accountant.load()
         while not self._is_stopping.is_set():
             try:
                 self._tick()
@@ -133,7 +135,10 @@ class Watcher:
     def _pause_s(self) -> float:
         jobs = self._open_jobs()
         if not jobs:
-            return _QUIET_INTERVAL_S
+            due_at = self._accountant.next_at()
+            if due_at is None:
+                return _QUIET_INTERVAL_S
+            return max(0.0, min(_QUIET_INTERVAL_S, due_at - time.monotonic()))
         if not any(record.is_watched for record in jobs):
             return self._intervals.hint_s
         return max(0.0, min(self._intervals.hint_s, self._pace.next_at() - time.monotonic()))
@@ -146,6 +151,7 @@ class Watcher:
         if now >= self._fence_at:
             self._fence.check()
             self._fence_at = now + _FENCE_INTERVAL_S
+        self._accountant.tell_due()
         jobs = self._open_jobs()
         if not jobs:
             self._read_hints([], now)  # what came after the end was seen
@@ -236,7 +242,11 @@ class Watcher:
         refs = [JobRef(record.tag, record.scheduler_job_id) for record in watched]
         try:
             sightings, took_s = self._batch.queue(refs)
-            self._store.update_many([self._step(ref, sightings.get(ref.tag)) for ref in refs])
+            view = self._accountant.consult(refs, sightings)
+            decided = [ref for ref in refs if ref.tag not in view.undecided]
+            steps = [self._step(ref, view.sightings.get(ref.tag)) for ref in decided]
+            self._store.update_many(steps)
+            self._accountant.note([ref.tag for ref in decided])
         except (errors.CommandFailed, errors.NotStored) as error:
             self._pace.failed(time.monotonic())
             logger.warning("status query without effect", extra={"cause": str(error)})
@@ -273,7 +283,13 @@ class Watcher:
                 return Change(moved, (NewEvent("submitted", data),))
             if sent_at := self._sent_cancels.get(ref.tag):
                 record = replace(record, cancel_sent_at=record.cancel_sent_at or sent_at)
-            return evidence.judge(record, seen, time.time(), self._intervals.lost_after_s)
+            return evidence.judge(
+                record,
+                seen,
+                time.time(),
+                self._intervals.lost_after_s,
+                self._accountant.has_accounting,
+            )
 
         return ref.tag, step
 
@@ -288,31 +304,19 @@ class Watcher:
         """Absent in two good queries in a row, and an exit record: that is an end.
 
         A query that failed between them says nothing: it neither counts nor interrupts.
+        Of an end that the scheduler tells, the record may know more.
         """
+        directory = layout.control_of(os.path.join(self._root, ref.tag))
         if seen.state != schedulers.ABSENT:
             self._absent.pop(ref.tag, None)
-            return seen
+            if not evidence.is_in_need_of_record(seen):
+                return seen
+            recorded = exit_records.end(self._fs, directory)
+            return evidence.with_record(seen, recorded, exit_records.refusal(self._fs, directory))
         self._absent[ref.tag] = self._absent.get(ref.tag, 0) + 1
         if self._absent[ref.tag] < 2:
             return seen
-        return self._exit_record(ref.tag) or seen
-
-    def _exit_record(self, tag: str) -> Optional[Sighting]:
-        """The end that the record of the newest restart tells, if there is one."""
-        directory = layout.control_of(os.path.join(self._root, tag))
-        names = [n for n in self._fs.listdir(directory) if n.startswith("exit.-.")]
-        names = [n for n in names if n.rpartition(".")[2].isdigit()]
-        if not names:
-            return None
-        newest = max(names, key=lambda name: int(name.rpartition(".")[2]))
-        try:
-            fields = json.loads(self._fs.read(os.path.join(directory, newest), 65536) or b"")
-            return schedulers.sighting_of_exit(
-                int(fields["exit"]), float(fields.get("end", 0)), words="exit record"
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            logger.warning("exit record unreadable", extra={"tag": tag, "cause": str(error)})
-            return None
+        return exit_records.end(self._fs, directory) or seen
 
     def _forget(self, open_jobs: dict[str, JobRecord]) -> None:
         """What was kept in memory about jobs that are over."""

@@ -235,7 +235,7 @@ class Event:
     """A numbered entry of the daemon's outbox; unanswered, acknowledged by Ack.
 
     `kind` and `data`:
-    - `submitted`: scheduler_job_id
+    - `submitted`: scheduler_job_id, name (what the script calls the job, if it does)
     - `queued`: reason (the scheduler's hold reason, may be "")
     - `running`
     - `ended`: outcome (`completed`, `failed`, `cancelled`, `wall_time_exceeded`,

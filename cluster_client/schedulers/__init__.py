@@ -9,8 +9,9 @@ Rules:
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional, Protocol, Union
 
 from cluster_client.protocol import messages
@@ -28,8 +29,14 @@ class QueryFailed(Exception):
 
 @dataclass(frozen=True)
 class Command:
+    """What is to be run. `environment` None: that of all scheduler commands; given, it is the whole
+    of it. `umask` None: the daemon's own."""
+
     argv: tuple[str, ...]
     stdin: str = ""
+    environment: Optional[Mapping[str, str]] = None
+    directory: str = "/"
+    umask: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,23 @@ class JobRef:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a job has used, as the accounting tells it."""
+
+    elapsed_s: Optional[float] = None
+    cpu_s: Optional[float] = None
+    max_memory_mib: Optional[float] = None
+
+
+@dataclass(frozen=True)
 class Sighting:
-    """What one good query says of one job. `words` is the scheduler's own state, raw."""
+    """What one good query says of one job. `words` is the scheduler's own state, raw.
+
+    `is_exact` False: the exit code may lack 128, as Slurm's accounting tells it.
+    `is_provisional`: the accounting may know another cause of this end.
+    `knows_cancel`: the outcome is `cancelled` if, and only if, a cancel ended the job.
+    `tasks`: so many of a job array it sums up, some of which may wait while others run; 0: none.
+    """
 
     state: str
     run: int = 0
@@ -73,6 +95,15 @@ class Sighting:
     reason: str = ""
     words: str = ""
     ended_at: float = 0.0
+    is_exact: bool = True
+    is_provisional: bool = False
+    knows_cancel: bool = False
+    tasks: int = 0
+    usage: Optional[Usage] = None
+
+    @property
+    def is_array(self) -> bool:
+        return self.tasks > 0
 
     @property
     def may_be_a_duplicate(self) -> bool:
@@ -99,6 +130,57 @@ def sighting_of_exit(status: int, ended_at: float, words: str) -> Sighting:
     )  # fmt: skip
 
 
+_SEVERITY = (
+    "cancelled",  # it was cut short: what the others did says little
+    "refused",
+    "node_fail",
+    "out_of_memory",
+    "wall_time_exceeded",
+    "preempted",
+    "failed",
+    "completed",
+)
+
+
+def array_sighting(tasks: Sequence[Sighting]) -> Sighting:
+    """A job array as one job: it runs from its first task's start until its last task's end.
+
+    Its exit code is the highest of its tasks, as `sbatch --wait` has it.
+    Source: https://slurm.schedmd.com/sbatch.html, --wait
+    """
+    if any(task.state == UNKNOWN for task in tasks):
+        unknown = next(task for task in tasks if task.state == UNKNOWN)
+        return replace(unknown, tasks=len(tasks))
+    is_started = any(task.state in (RUNNING, ENDED) for task in tasks)
+    if not all(task.state == ENDED for task in tasks):
+        # A task that runs speaks for all, else one that waits.
+        chosen = min(
+            (task for task in tasks if task.state != ENDED), key=lambda t: t.state != RUNNING
+        )
+        state = RUNNING if is_started else QUEUED
+        return replace(chosen, state=state, run=0, tasks=len(tasks))
+    return _ended_array(tasks)
+
+
+def _ended_array(tasks: Sequence[Sighting]) -> Sighting:
+    counts = Counter(task.outcome for task in tasks)
+    outcome = min(counts, key=_SEVERITY.index)
+    worst = max(
+        (task for task in tasks if task.outcome == outcome),
+        key=lambda task: (task.exit_code or 0, task.signal or 0),
+    )
+    told = ", ".join(f"{counts[word]} {word}" for word in _SEVERITY if counts[word])
+    return replace(
+        worst,
+        run=0,
+        reason="" if outcome == "completed" else f"of {len(tasks)} tasks: {told}",
+        ended_at=max(task.ended_at for task in tasks),
+        is_exact=all(task.is_exact for task in tasks),
+        is_provisional=any(task.is_provisional for task in tasks),
+        tasks=len(tasks),
+    )
+
+
 @dataclass(frozen=True)
 class Accepted:
     scheduler_job_id: str
@@ -115,9 +197,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Unclear:
-    """It may have taken the job: look it up before anything else."""
+    """It may have taken the job: look it up before anything else.
+
+    `if_absent`: what it comes to if a look-up finds nothing now; None: that may be too early.
+    """
 
     message: str
+    if_absent: Optional[Refusal] = None
 
 
 @dataclass(frozen=True)
@@ -141,13 +227,31 @@ class Scheduler(Protocol):
 
     name: str
     wrapper_identity: str
-    """Lines of bash that set _w_id (the scheduler job id), _w_task ("-" without an array) and
+    """Lines of bash that set _w_id (what the claim holds), _w_task ("-" without an array) and
     _w_run (the restart count) on the compute node."""
+    version: str
+    """Of the scheduler; "" while it is not known."""
+
+    def survey(self) -> tuple[Command, ...]:
+        """What to ask the scheduler about itself, once; () if there is nothing to learn."""
+        ...
+
+    def learn(self, outputs: Sequence[Output]) -> None:
+        """Keep what the answers to `survey` tell; raises QueryFailed."""
+        ...
 
     def capabilities(self) -> messages.Capabilities: ...
 
     def objection(self, submit: messages.Submit) -> str:
         """Why this can't be asked of this scheduler, as a sentence; "" if it can."""
+        ...
+
+    def header(self, submit: messages.Submit) -> str:
+        """The directive lines of the wrapper: those of the user's script that count."""
+        ...
+
+    def display_name(self, submit: messages.Submit) -> str:
+        """What the script calls the job, or ""; to the scheduler its name is the tag."""
         ...
 
     def retry_at(self, intent_at: float, limit_s: float) -> float:
@@ -166,8 +270,16 @@ class Scheduler(Protocol):
         """One query for all `jobs`."""
         ...
 
-    def parse_queue(self, output: Output) -> dict[str, Sighting]:
-        """Sightings by tag; raises QueryFailed."""
+    def parse_queue(self, output: Output, jobs: Sequence[JobRef]) -> dict[str, Sighting]:
+        """Sightings of `jobs` by tag; raises QueryFailed."""
+        ...
+
+    def accounting(self, jobs: Sequence[JobRef]) -> Optional[Command]:
+        """One query for jobs that the queue shows as ended or not at all; None: nothing to ask."""
+        ...
+
+    def parse_accounting(self, output: Output, jobs: Sequence[JobRef]) -> dict[str, Sighting]:
+        """Those of `jobs` that have ended, by tag; raises QueryFailed."""
         ...
 
     def find(self, tag: str, since: float) -> tuple[Command, ...]:
@@ -185,7 +297,10 @@ class Scheduler(Protocol):
         ...
 
 
-_BUILT_IN = {"local": "cluster_client.schedulers.local:Local"}
+_BUILT_IN = {
+    "local": "cluster_client.schedulers.local:Local",
+    "slurm": "cluster_client.schedulers.slurm:Slurm",
+}
 
 
 def create(name: str, context: Context) -> Scheduler:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from cluster_client.protocol import messages
 from cluster_client.schedulers import (
@@ -54,6 +54,14 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
         self._program = (*context.program, "local")
         self._root = context.job_working_directory
 
+    version = ""
+
+    def survey(self) -> tuple[Command, ...]:
+        return ()
+
+    def learn(self, outputs: Sequence[Output]) -> None:
+        pass
+
     def capabilities(self) -> messages.Capabilities:
         return messages.Capabilities()
 
@@ -65,6 +73,12 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
             f"The local scheduler knows no resources, but the job asks for {', '.join(asked)}:"
             " leave them out, or choose a cluster with a batch scheduler."
         )
+
+    def header(self, submit: messages.Submit) -> str:
+        return ""
+
+    def display_name(self, submit: messages.Submit) -> str:
+        return ""
 
     def retry_at(self, intent_at: float, limit_s: float) -> float:
         # The submit command died with the daemon and its wrapper is found by its argv; one that
@@ -98,7 +112,7 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
         lines = "".join(f"{job.tag} {job.scheduler_job_id}\n" for job in jobs)
         return Command((*self._program, "queue", self._root), lines)
 
-    def parse_queue(self, output: Output) -> dict[str, Sighting]:
+    def parse_queue(self, output: Output, jobs: Sequence[JobRef]) -> dict[str, Sighting]:
         sightings: dict[str, Sighting] = {}
         for line in _trusted_lines(output):
             try:
@@ -108,6 +122,12 @@ _w_id=local:$$.${_w_fields[19]}.$_w_boot _w_task=- _w_run=0"""
                 raise QueryFailed(f"local queue printed {line[:200]!r}: {error}") from error
             sightings[tag] = _sighting(state, record)
         return sightings
+
+    def accounting(self, jobs: Sequence[JobRef]) -> Optional[Command]:
+        return None  # the exit records are the accounting, and `queue` reads them
+
+    def parse_accounting(self, output: Output, jobs: Sequence[JobRef]) -> dict[str, Sighting]:
+        return {}
 
     def find(self, tag: str, since: float) -> tuple[Command, ...]:
         return (Command((*self._program, "find", self._root, tag)),)

@@ -110,3 +110,77 @@ def test_a_cancelled_job_is_cancelled_unless_it_had_ended_before():
 def test_an_exit_status_is_a_code_or_128_and_a_signal(status, exit_code, signal, outcome):
     seen = schedulers.sighting_of_exit(status, 1.0, words="")
     assert (seen.exit_code, seen.signal, seen.outcome) == (exit_code, signal, outcome)
+
+
+def test_a_scheduler_that_tells_cancels_is_believed():
+    cancelled = replace(RUNNING_JOB, cancel_sent_at=NOW - 5)
+    own = Sighting(schedulers.ENDED, outcome="completed", exit_code=0, knows_cancel=True)
+    assert judge(cancelled, own).record.outcome == "completed"
+    ours = Sighting(schedulers.ENDED, outcome="cancelled", reason="cancelled", knows_cancel=True)
+    assert judge(cancelled, ours).record.reason == "cancelled on request"
+    assert judge(RUNNING_JOB, ours).record.reason == "cancelled"
+
+
+def test_an_array_whose_next_tasks_wait_was_not_requeued():
+    waiting = Sighting(schedulers.QUEUED, tasks=2)
+    assert judge(RUNNING_JOB, waiting) is None
+    assert judge(SUBMITTED_JOB, waiting).record.state == QUEUED
+
+
+def test_what_a_job_used_comes_with_its_end_or_later():
+    end = Sighting(schedulers.ENDED, outcome="completed", exit_code=0)
+    usage = schedulers.Usage(elapsed_s=3.0, cpu_s=1.5)
+    now = evidence.judge(RUNNING_JOB, replace(end, usage=usage), NOW, DAY_S, has_accounting=True)
+    assert kinds(now) == ["ended", "accounting"]
+    assert now.events[1].data == {"elapsed_s": 3.0, "cpu_s": 1.5}
+    assert not now.record.is_accounting_due
+    later = evidence.judge(RUNNING_JOB, end, NOW, DAY_S, has_accounting=True)
+    assert kinds(later) == ["ended"]
+    assert later.record.is_accounting_due
+    assert evidence.accounted(later.record, end) is None
+    told = evidence.accounted(later.record, replace(end, usage=usage))
+    assert kinds(told) == ["accounting"]
+    assert evidence.accounted(told.record, replace(end, usage=usage)) is None
+    assert not judge(RUNNING_JOB, end).record.is_accounting_due
+
+
+def test_the_accounting_never_ends_what_the_queue_shows_at_work():
+    told = Sighting(schedulers.ENDED, outcome="node_fail")
+    for state in (schedulers.QUEUED, schedulers.RUNNING, schedulers.UNKNOWN):
+        seen = Sighting(state)
+        assert evidence.with_accounting(seen, told) is seen
+
+
+def test_the_accounting_knows_the_cause_and_the_queue_the_exit_code():
+    seen = Sighting(
+        schedulers.ENDED, run=2, outcome="failed", exit_code=1, reason="a", is_provisional=True
+    )
+    told = Sighting(
+        schedulers.ENDED, outcome="out_of_memory", exit_code=1, reason="b", is_exact=False
+    )
+    merged = evidence.with_accounting(seen, told)
+    assert (merged.outcome, merged.reason, merged.run) == ("out_of_memory", "b", 2)
+    assert (merged.is_exact, merged.is_provisional) == (True, False)
+
+
+def test_an_array_of_which_tasks_are_missing_in_the_accounting_waits_for_them():
+    seen = Sighting(schedulers.ENDED, outcome="failed", exit_code=3, tasks=4)
+    told = Sighting(schedulers.ENDED, outcome="completed", exit_code=0, tasks=3)
+    assert evidence.with_accounting(seen, told) == replace(seen, is_provisional=True)
+    assert evidence.with_accounting(seen, replace(told, tasks=4)).outcome == "completed"
+
+
+def test_an_array_of_which_failed_tasks_have_left_the_queue_has_failed():
+    left = Sighting(schedulers.ENDED, outcome="completed", exit_code=0, tasks=2)
+    assert evidence.is_in_need_of_record(left)
+    records = schedulers.array_sighting(
+        [schedulers.sighting_of_exit(code, NOW, "") for code in (0, 4)]
+    )
+    told = evidence.with_record(left, records, "")
+    assert (told.outcome, told.exit_code) == ("failed", 4)
+
+
+def test_a_refusal_of_the_wrapper_is_no_failure_of_the_script():
+    seen = Sighting(schedulers.ENDED, outcome="failed", exit_code=122)
+    assert evidence.with_record(seen, None, "no interpreter").outcome == "refused"
+    assert evidence.with_record(seen, None, "").outcome == "failed"

@@ -58,7 +58,7 @@ def test_one_query_asks_for_all_jobs(local):
 
 def queue_of(local, *lines, returncode=0, end=True):
     text = "".join(f"{line}\n" for line in (*lines, *(["end"] if end else [])))
-    return local.parse_queue(Output(returncode, text, ""))
+    return local.parse_queue(Output(returncode, text, ""), [])
 
 
 def test_the_states_of_queue(local):

@@ -1,0 +1,147 @@
+"""Exactly one run of each job, whoever dies while sbatch is at work."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from cluster_client.protocol import messages
+
+from .conftest import new_tag, submit_until_answered, wait_until
+
+
+def ledger_line(site):
+    return f"echo ran >>{site.ledger}"
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
+def test_killed_around_sbatch_it_runs_once(start_process, site, number):
+    tag, marker = new_tag(), site.directory / "marker"
+    first = start_process(fault_point=f"daemon.submit.{number}:{marker}", scheduler=SOON)
+    message = site.submission(tag, ledger_line(site), limit_s=2.0)
+    assert first.ask(message) is None, "it should have been killed"
+    second = start_process(generation=2, scheduler=SOON)
+    answer = submit_until_answered(second, tag, ledger_line(site), attempt=2, limit_s=2.0)
+    assert second.wait(tag)["outcome"] == "completed"
+    assert site.ran() == ["ran"]
+    assert site.claim_of(tag) == answer["scheduler_job_id"]
+
+
+SOON = "tests.integration.slurm.soon.Soon"
+
+
+def test_the_same_submission_is_answered_with_the_same_id(start_engine, site):
+    engine, tag = start_engine(), new_tag()
+    first = engine.submit(tag, ledger_line(site))
+    assert engine.submit(tag, ledger_line(site), attempt=2) == first
+    engine.wait(tag)
+    assert engine.submit(tag, ledger_line(site), attempt=3) == first
+    assert site.ran() == ["ran"]
+
+
+def test_a_new_store_finds_the_job_in_the_queue(start_engine, site):
+    first, tag = start_engine(), new_tag()
+    answer = first.submit(tag, "#SBATCH --hold\n" + ledger_line(site))
+    first.engine.stop()
+    site.state.rename(site.directory / "lost")
+    second = start_engine()
+    again = second.submit(tag, "#SBATCH --hold\n" + ledger_line(site), attempt=2)
+    assert again.scheduler_job_id == answer.scheduler_job_id
+    assert second.engine.status()["commands"].get("submit", 0) == 0
+
+
+def test_a_duplicate_ends_with_121_and_is_not_the_job(start_engine, site):
+    engine, tag = start_engine(), new_tag()
+    answer = engine.submit(tag, f"{ledger_line(site)}; echo precious; sleep 3")
+    engine.wait(tag, "running")
+    directory = site.jobs / tag
+    options = ["--parsable", f"--job-name={tag}", f"--chdir={directory}", "--open-mode=append"]
+    files = ["--output=stdout.log", "--error=stderr.log"]
+    other = site.server.command(
+        "sbatch", *options, *files, str(directory / ".hpc" / "wrapper")
+    ).strip()
+    wait_until(lambda: list((directory / ".hpc").glob("duplicate.*")))
+    found = engine.engine._batch.look_up(tag, 0.0)
+    assert (found.scheduler_job_id, found.others) == (answer.scheduler_job_id, (other,))
+    assert engine.wait(tag)["outcome"] == "completed"
+    assert site.ran() == ["ran"]
+    assert (directory / "stdout.log").read_text() == "precious\n"
+    codes = site.server.command("squeue", "-h", "-t", "all", f"--name={tag}", "-O", "exit_code")
+    assert sorted(codes.split()) == ["0", str(121 << 8)]
+
+
+def test_the_claim_of_a_duplicate_that_was_quicker_makes_it_the_job(start_engine, site):
+    engine, tag = start_engine(), new_tag()
+    first = engine.submit(tag, f"#SBATCH --hold\n{ledger_line(site)}; sleep 1")
+    directory = site.jobs / tag
+    options = ["--parsable", f"--job-name={tag}", f"--chdir={directory}", "--output=stdout.log"]
+    wrapper = str(directory / ".hpc" / "wrapper")
+    argv = ["sbatch", *options, "--priority=10", wrapper]
+    other = site.server.command(*argv).strip()
+    assert isinstance(first, messages.Submitted)
+    site.server.command("scontrol", "release", other)
+    wait_until((directory / ".hpc" / "claim").exists)
+    site.server.command("scontrol", "release", first.scheduler_job_id)
+    data = engine.wait(tag)
+    assert data["outcome"] == "completed"
+    moved = [d["scheduler_job_id"] for kind, d in engine.of(tag) if kind == "submitted"]
+    assert moved == [first.scheduler_job_id, other]
+    assert site.ran() == ["ran"]
+
+
+def test_many_jobs_need_one_query_each_time(start_engine, site):
+    engine = start_engine(submit_parallel=4)
+    tags = [new_tag() for _ in range(40)]
+    for tag in tags:
+        assert isinstance(engine.submit(tag, ledger_line(site)), messages.Submitted)
+    for tag in tags:
+        assert engine.wait(tag, limit_s=90)["outcome"] == "completed"
+    calls = engine.engine.status()["commands"]
+    assert calls["queue"] < 2 * len(tags)
+    assert calls["accounting"] <= calls["queue"] + len(tags)
+    assert len(site.ran()) == len(tags)
+
+
+def test_its_environment_umask_and_limits_are_those_of_a_hand_made_sbatch(start_process, site):
+    probe = (
+        "umask; ulimit -a; pwd; readlink /proc/self/fd/0; "
+        "env | grep -vE '^(SLURM_(JOB_?ID|TASK_PID|JOB_NAME)|_|SHLVL|PWD|OLDPWD)=' | sort"
+    )
+    engine, tag = start_process(umask=0o027, nofile=777), new_tag()
+    engine.ask(site.submission(tag, probe))
+    assert engine.wait(tag)["outcome"] == "completed"
+    directory = site.jobs / tag
+    by_hand = directory / "by-hand"
+    hand = (
+        f"export SLURM_CONF={site.server.layout.slurm_conf}; umask 0027; cd {directory} && "
+        f"sbatch --wait --quiet --propagate=NONE --no-requeue --chdir={directory}"
+        f" --open-mode=append --output={by_hand} .hpc/script"
+    )
+    # A fresh login: nothing but what the login shell makes of an empty environment.
+    home = {"HOME": site.home, "USER": site.server.layout.user, "LOGNAME": site.server.layout.user}
+    subprocess.run(
+        ["-bash", "-c", hand], executable="/bin/bash", check=True, timeout=60,
+        env={**home, "SHELL": "/bin/bash", "PATH": "/usr/local/bin:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert (directory / "stdout.log").read_text() == by_hand.read_text()
+
+
+def test_an_error_that_nobody_knows_keeps_the_job_waiting(start_engine, site):
+    # As a site's job_submit plugin refuses: words of its own, and an error without a meaning.
+    commands = site.directory / "bin"
+    commands.mkdir()
+    fake = commands / "sbatch"
+    fake.write_text(
+        "#!/bin/sh\necho 'sbatch: error: Buy hours first' >&2\n"
+        "echo 'sbatch: error: Batch job submission failed: Unspecified error' >&2\nexit 1\n"
+    )
+    fake.chmod(0o755)
+    engine, tag = start_engine(path_before=str(commands)), new_tag()
+    answer = engine.submit(tag, ledger_line(site))
+    assert (answer.reason, answer.transient) == ("unknown", True)
+    assert "Buy hours first" in answer.message
+    fake.unlink()
+    assert isinstance(engine.submit(tag, ledger_line(site), attempt=2), messages.Submitted)
+    assert engine.wait(tag)["outcome"] == "completed"
+    assert site.ran() == ["ran"]
