@@ -37,10 +37,21 @@ class Outcome:
     took_s: float
 
 
+CLUSTERS = ("tests/integration/ssh", "tests/integration/slurm")
+"""Each starts servers for a whole run, and is apart so that they start once."""
+
+APART = tuple(f"--ignore={folder}" for folder in CLUSTERS)
+
 TIERS = (
     Tier("unit", ("tests/unit",)),
-    Tier("integration", ("tests/integration",), is_parallel=True),
-    Tier("database", ("-m", "database", "tests/unit", "tests/integration"), "postgresql", True),
+    Tier("integration", ("tests/integration", *APART), is_parallel=True),
+    Tier("clusters", CLUSTERS),
+    Tier(
+        "database",
+        ("-m", "database", "tests/unit", "tests/integration", *APART),
+        "postgresql",
+        True,
+    ),
     Tier("acceptance", ("tests/acceptance",)),
 )
 

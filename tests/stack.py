@@ -160,12 +160,14 @@ class Stack:
         """A cluster that is this very machine, and whose link is wanted."""
         cluster = clusters.register(
             name=name,
-            host_name="localhost",
-            carrier="local",
-            scheduler="local",
-            client_path=str(self.client_path),
-            python=sys.executable,
-            **fields,
+            **{
+                "host_name": "localhost",
+                "carrier": "local",
+                "scheduler": "local",
+                "client_path": str(self.client_path),
+                "python": sys.executable,
+                **fields,
+            },
         )
         clusters.connect(cluster)
         return cluster

@@ -28,7 +28,7 @@ class Migration(migrations.Migration):
                 ('username', models.CharField(blank=True, max_length=64, verbose_name='user')),
                 ('client_path', models.CharField(help_text='Absolute path of the directory that holds client.py on the cluster.', max_length=2048)),
                 ('carrier', models.CharField(choices=[('local', "a process on the worker's own machine")], default='local', max_length=16)),
-                ('scheduler', models.CharField(choices=[('local', 'none: jobs are processes of the cluster account')], default='local', max_length=16)),
+                ('scheduler', models.CharField(choices=[('local', 'none: jobs are processes of the cluster account'), ('slurm', 'Slurm')], default='local', max_length=16)),
                 ('mode', models.CharField(choices=[('detached', 'detached'), ('attached', 'attached to the control connection')], default='detached', max_length=16)),
                 ('python', models.CharField(blank=True, help_text='Python for the client, if it is not venv/ beside it or the newest on PATH.', max_length=2048)),
                 ('setup_commands', models.TextField(blank=True, help_text='Run by a login shell before scheduler commands, such as `module load slurm`.', verbose_name='set-up commands')),

@@ -21,6 +21,7 @@ class Scheduler(models.TextChoices):
     """The batch scheduler of the cluster."""
 
     LOCAL = "local", "none: jobs are processes of the cluster account"
+    SLURM = "slurm", "Slurm"
 
 
 class DaemonMode(models.TextChoices):
