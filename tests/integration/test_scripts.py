@@ -22,7 +22,17 @@ def programs(short_directory, checkout):
     (short_directory / "bin").mkdir()
     for name in ("sh", "tr", "dirname", "id", "grep", "make", "git", "postgres", "redis-server"):
         provide(short_directory, name)
-    for name in ("sbatch", "slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd"):
+    for name in (
+        "sshd",
+        "ssh-keygen",
+        "tcsh",
+        "sbatch",
+        "slurmctld",
+        "slurmd",
+        "slurmdbd",
+        "munged",
+        "mariadbd",
+    ):
         provide(short_directory, name)
     provide(short_directory, "mariadb-install-db")
     provide(short_directory, "python3", everybodys_python(checkout))

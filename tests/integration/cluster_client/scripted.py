@@ -17,13 +17,26 @@ _NEXT = 'cd "$1" && n=$(ls | sort -n | head -1) && cat "$n" && rm "$n"'
 
 class Scripted:
     name = "scripted"
+    version = ""
     wrapper_identity = "_w_id=77 _w_task=- _w_run=0"
 
     def __init__(self, context):
         self._answers = answers_of(context.job_working_directory)
 
+    def survey(self):
+        return ()
+
+    def learn(self, outputs):
+        pass
+
     def capabilities(self):
         return messages.Capabilities()
+
+    def header(self, submit):
+        return ""
+
+    def display_name(self, submit):
+        return ""
 
     def objection(self, submit):
         return ""
@@ -43,10 +56,16 @@ class Scripted:
     def queue(self, jobs):
         return Command(("/bin/sh", "-c", _NEXT, "sh", self._answers))
 
-    def parse_queue(self, output):
+    def parse_queue(self, output, jobs):
         if output.returncode:
             raise QueryFailed("No answer.")
         return {tag: Sighting(state) for tag, state in json.loads(output.stdout).items()}
+
+    def accounting(self, jobs):
+        return None
+
+    def parse_accounting(self, output, jobs):
+        return {}
 
     def find(self, tag, since):
         return ()
