@@ -38,11 +38,12 @@ def test_a_locked_database_mutes_the_links_and_no_login_follows(
         stack.start_worker()
         cluster = stack.add_cluster()
         stack.wait_up(cluster)
-        job = stack.submit(cluster, stack.script(seconds=1))
+        job = stack.submit(cluster, stack.script_until(stack.directory / "go"))
         stack.wait_status(job, JobStatus.RUNNING)
         before = greetings(stack, cluster)
         with closing(sqlite3.connect(path, isolation_level=None, timeout=20)) as other:
             other.execute("BEGIN IMMEDIATE")
+            (stack.directory / "go").touch()
             time.sleep(OUTAGE_S)  # the outage itself
             other.execute("ROLLBACK")
         assert stack.wait_status(job).status is JobStatus.COMPLETED
@@ -79,10 +80,11 @@ def test_a_database_restart_is_no_storm_of_logins(
         clusters = [stack.add_cluster(f"c{number}") for number in range(3)]
         for cluster in clusters:
             stack.wait_up(cluster)
-        job = stack.submit(clusters[0], stack.script(seconds=2))
+        job = stack.submit(clusters[0], stack.script_until(stack.directory / "go"))
         stack.wait_status(job, JobStatus.RUNNING)
         before = [greetings(stack, cluster)[0] for cluster in clusters]
         own_postgres.stop()
+        (stack.directory / "go").touch()
         time.sleep(OUTAGE_S)  # the outage itself
         own_postgres.start()
         stacks.reconnect()

@@ -58,7 +58,7 @@ def test_a_killed_daemon_is_started_anew_and_its_jobs_go_on(stack: Stack) -> Non
     stack.start_worker()
     cluster = stack.add_cluster()
     before = stack.wait_up(cluster)
-    job = stack.submit(cluster, stack.script(seconds=3))
+    job = stack.submit(cluster, stack.script_until(stack.directory / "go"))
     stack.wait_status(job, JobStatus.RUNNING)
     stack.kill_daemon(cluster)
     stack.wait(
@@ -67,6 +67,7 @@ def test_a_killed_daemon_is_started_anew_and_its_jobs_go_on(stack: Stack) -> Non
         ),
         "a new daemon",
     )
+    (stack.directory / "go").touch()
     assert stack.wait_status(job).status is JobStatus.COMPLETED
     assert len(stack.runs()) == 1
 

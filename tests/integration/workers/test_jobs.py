@@ -54,12 +54,14 @@ def test_a_running_job_is_cancelled_and_its_data_deleted(
 def test_a_lost_job_is_followed_again_once_somebody_looks(
     shared_stack: Stack, cluster: HpcCluster
 ) -> None:
-    job = shared_stack.submit(cluster, shared_stack.script(seconds=2))
+    go = shared_stack.directory / "looked"
+    job = shared_stack.submit(cluster, shared_stack.script_until(go))
     shared_stack.wait_status(job, JobStatus.RUNNING)
     jobs.block(job.pk, "unknown_to_cluster", "The client does not know it.")
     jobs.look_again(HpcJob.objects.get(pk=job.pk))
     found = HpcJob.objects.filter(pk=job.pk, blocked_reason="", job_status=JobStatus.RUNNING)
     shared_stack.wait(found.exists, "the job to go on")
+    go.touch()
     assert shared_stack.wait_status(job).status is JobStatus.COMPLETED
 
 

@@ -42,7 +42,7 @@ def test_a_killed_worker_is_replaced(any_stack: Stack) -> None:
     holder = stack.link(cluster).holder
     stack.start_worker()
     stack.wait(lambda: stack.live_workers() == 2, "the second worker")
-    job = stack.submit(cluster, stack.script(seconds=2))
+    job = stack.submit(cluster, stack.script_until(stack.directory / "go"))
     stack.wait_status(job, JobStatus.RUNNING)
     first.send(signal.SIGKILL)
     begun_at = time.monotonic()
@@ -53,6 +53,7 @@ def test_a_killed_worker_is_replaced(any_stack: Stack) -> None:
         "the second worker to take over",
     )
     assert time.monotonic() - begun_at < 15
+    (stack.directory / "go").touch()
     assert stack.wait_status(job).status is JobStatus.COMPLETED
     assert len(stack.runs()) == 1
 

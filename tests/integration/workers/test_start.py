@@ -74,9 +74,10 @@ def test_an_attached_daemon_lives_with_its_link(stack: Stack) -> None:
     stack.start_worker()
     cluster = stack.add_cluster(mode=DaemonMode.ATTACHED)
     stack.wait_up(cluster)
-    job = stack.submit(cluster, stack.script(seconds=2))
+    job = stack.submit(cluster, stack.script_until(stack.directory / "go"))
     stack.wait_status(job, JobStatus.RUNNING)
     stack.kill_daemon(cluster)
+    (stack.directory / "go").touch()
     assert stack.wait_status(job).status is JobStatus.COMPLETED
     assert len(stack.runs()) == 1
 
