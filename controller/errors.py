@@ -13,6 +13,7 @@ HpcError
 │   ├── Timeout           no answer within the limit
 │   └── QueueUnreachable  the broker can't be reached
 ├── Refused               the cluster said no, for good
+├── CannotDecrypt         no key of HPC_SECRET_KEYS opens a stored secret
 └── Misconfigured         a setting is missing or wrong
 """
 
@@ -82,6 +83,10 @@ class QueueUnreachable(Unavailable):
 
 class Refused(HpcError):
     code = "refused"
+
+
+class CannotDecrypt(HpcError):
+    code = "cannot_decrypt"
 
 
 class Misconfigured(HpcError):

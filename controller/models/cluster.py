@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
+from .secret import SecretField
+
 if TYPE_CHECKING:
     from .link import ClusterLink
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 class Carrier(models.TextChoices):
     """What carries the bytes between worker and cluster client."""
 
+    SSH = "ssh", "SSH"
     LOCAL = "local", "a process on the worker's own machine"
 
 
@@ -50,11 +53,18 @@ class HpcCluster(models.Model):
         default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)]
     )
     username = models.CharField("user", max_length=64, blank=True)
+    key = SecretField("private key")
+    password = SecretField(help_text="The user's password, or the passphrase of the key.")
     client_path = models.CharField(
         max_length=2048,
         help_text="Absolute path of the directory that holds client.py on the cluster.",
     )
-    carrier = models.CharField(max_length=16, choices=Carrier, default=Carrier.LOCAL)
+    carrier = models.CharField(
+        max_length=16,
+        choices=Carrier,
+        blank=True,
+        help_text="Empty: SSH, unless the host is localhost.",
+    )
     scheduler = models.CharField(max_length=16, choices=Scheduler, default=Scheduler.LOCAL)
     mode = models.CharField(max_length=16, choices=DaemonMode, default=DaemonMode.DETACHED)
     python = models.CharField(

@@ -15,6 +15,15 @@ class LinkState(models.TextChoices):
     BLOCKED = "blocked", "blocked"
 
 
+class LoginState(models.TextChoices):
+    """How the cluster takes the credentials, since they or its place were changed."""
+
+    UNTRIED = "", "not tried"
+    TRYING = "trying", "being tried"
+    GOOD = "good", "accepted"
+    REFUSED = "refused", "refused"
+
+
 class Worker(models.Model):
     """A process that holds links; its heartbeat gives it a share of them."""
 
@@ -58,9 +67,29 @@ class ClusterLink(models.Model):
     failures = models.PositiveIntegerField(default=0, help_text="Failed tries in a row.")
     last_heard_at = models.DateTimeField(null=True, blank=True)
     last_polled_at = models.DateTimeField(null=True, blank=True)
+    login_state = models.CharField(
+        max_length=16, choices=LoginState, default=LoginState.UNTRIED, blank=True
+    )
+    login_changed_at = models.DateTimeField(null=True, blank=True)
+    login_reason = models.CharField(max_length=64, blank=True)
+    login_detail = models.TextField(blank=True, help_text="What the cluster said, what to do.")
+    login_not_before = models.DateTimeField(null=True, blank=True, help_text="Next login.")
+    address = models.CharField(
+        max_length=64, blank=True, help_text="Where the control connection goes."
+    )
     daemon_host = models.CharField(max_length=250, blank=True)
+    outlives_login_on = models.CharField(
+        max_length=250, blank=True, help_text="The host on which a daemon was seen to stay."
+    )
+    elsewhere_tries = models.PositiveIntegerField(
+        default=0, help_text="Tries in a row to reach the daemon's own host."
+    )
+    moved_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the daemon was last moved to another login node."
+    )
     daemon_pid = models.PositiveIntegerField(null=True, blank=True)
     client_version = models.CharField(max_length=64, blank=True)
+    client_build = models.CharField(max_length=64, blank=True, help_text="Hash of its sources.")
     scheduler = models.CharField(max_length=64, blank=True, help_text="As the client reports it.")
     scheduler_version = models.CharField(max_length=200, blank=True)
     scheduler_overruled = models.BooleanField(default=False)
@@ -76,6 +105,10 @@ class ClusterLink(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(state__in=LinkState.values), name="hpc_link_state_known"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(login_state__in=LoginState.values),
+                name="hpc_link_login_state_known",
             ),
         ]
 
