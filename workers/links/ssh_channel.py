@@ -49,7 +49,7 @@ class SshChannel:
         noise = b""
         try:
             self._channel.settimeout(limit_s)
-            self.send(command.preamble)
+            self._send_to_shell(command.preamble)
             while command.ready not in b"\n" + noise:
                 self._channel.settimeout(max(0.05, ends_at - clock.now()))
                 data = self._channel.recv(READ_BYTES)
@@ -70,6 +70,14 @@ class SshChannel:
                 "ssh_broken", f"The SSH connection broke: {problem}."
             ) from problem
         self._channel.settimeout(None)
+
+    def _send_to_shell(self, data: bytes) -> None:
+        try:
+            self.send(data)
+        except OSError:
+            if not self._transport.is_active():
+                raise
+            # The shell has ended before it read anything: what it said is still to be read.
 
     def _no_start(self, noise: bytes, is_ended: bool) -> errors.CannotConnect:
         words = self.stderr_tail() or noise.decode("utf-8", "replace")

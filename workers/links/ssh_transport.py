@@ -22,6 +22,9 @@ cores, in MB/s of one download.
    fill the window that it shares with stdout.
 9. A disconnect is remembered with its words, and which host key algorithms the server offered.
 10. `exec` waits for its answer with a limit; paramiko would wait for ever.
+11. Of several sessions that are refused at once each is told so: paramiko keeps one exception for
+    all, and who comes second would take the connection for broken.
+    Source: paramiko/transport.py of 5.1, open_channel and get_exception
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ PACKET_BYTES = 32 << 10
 FIRST_CHANNEL_MESSAGE = 80
 """Messages below are those of transport, key exchange and login.
 Source: https://www.rfc-editor.org/rfc/rfc4250#section-4.1.2"""
+EXCEPTION_TAKEN = "Unable to open channel."
+ANOTHERS_REFUSAL = (4, common.CONNECTION_FAILED_CODE[4])
 LOG_CHANNEL = "workers.links.paramiko"
 """paramiko logs each failed login as an error with its stack. We raise an error that says more."""
 logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
@@ -168,7 +173,7 @@ class Transport(paramiko.Transport):
     def execute(self, command: str, limit_s: float) -> paramiko.Channel:
         """A session that runs `command`. Raises SSHException, also if it takes too long."""
         ends_at = clock.now() + limit_s
-        channel = self.open_session(timeout=limit_s)
+        channel = self._open_session(limit_s)
         try:
             # 2 and 8, before anything can come.
             channel.in_buffer = PacketPipe()  # type: ignore[assignment]
@@ -179,6 +184,16 @@ class Transport(paramiko.Transport):
             channel.close()
             raise
         return channel
+
+    def _open_session(self, limit_s: float) -> paramiko.Channel:
+        try:
+            return self.open_session(timeout=limit_s)
+        except paramiko.ChannelException:
+            raise
+        except paramiko.SSHException as problem:
+            if str(problem) == EXCEPTION_TAKEN and self.is_active():  # 11
+                raise paramiko.ChannelException(*ANOTHERS_REFUSAL) from None
+            raise
 
     def _request(self, channel: paramiko.Channel, command: str, ends_at: float) -> None:
         message = Message()
