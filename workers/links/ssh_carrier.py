@@ -7,6 +7,7 @@ each have a carrier of their own, so that no download delays a heartbeat.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ SETTLE_STEP_S = 0.1
 """A session that was closed counts until what ran in it has ended."""
 SESSIONS = 8
 """Channels on one connection: sshd allows 10 sessions. Source: sshd_config(5), MaxSessions."""
+OPENING_SHARE = 1 / 3
+"""Of the time that is left: a connection that proves dead leaves enough for another."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class SshCarrier:
 
     `address` keeps to a login node; without it the first that answers is kept to, and told by
     `address`. `is_control`: abort of a channel ends its whole connection, because it is judged by
-    its silence.
+    its silence. `most_connections`: whoever finds them full waits for a channel to end.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class SshCarrier:
         may_login: ssh.MayLogin = ssh.without_budget,
         is_control: bool = True,
         start_limit_s: float = START_LIMIT_S,
+        most_connections: float = math.inf,
     ) -> None:
         self.address = address
         self.logins = 0
@@ -76,9 +80,12 @@ class SshCarrier:
         self._may_login = may_login
         self._is_control = is_control
         self._start_limit_s = start_limit_s
+        self._most_connections = most_connections
         self._changed = threading.Condition()
         self._is_connecting = False
         self._refusal: ssh_errors.LoginError | None = None
+        self._failure: BaseException | None = None
+        self._tries = 0
         self._connections: list[_Connection] = []
         self._is_released = False
 
@@ -88,13 +95,14 @@ class SshCarrier:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def open(self, argv: Sequence[str]) -> SshChannel:
+    def open(self, argv: Sequence[str], ends_at: float = math.inf) -> SshChannel:
         """Start `argv` and wait until the account's start-up files are through.
 
-        Raises LoginError, CannotConnect.
+        `ends_at` (clock.now()) bounds all but a login, which others may be waiting for. Raises
+        LoginError, CannotConnect.
         """
         command = remote_shell.command(argv)
-        connection, channel = self._execute(command.text)
+        connection, channel = self._execute(command.text, ends_at)
         opened = SshChannel(
             connection.transport,
             channel,
@@ -102,7 +110,7 @@ class SshCarrier:
             on_closed=lambda: self._gone(connection),
         )
         try:
-            opened.begin(command, self._start_limit_s)
+            opened.begin(command, min(self._start_limit_s, _left_s(ends_at)))
         except BaseException:
             opened.close()
             raise
@@ -142,17 +150,19 @@ class SshCarrier:
 
     # Connections ----------------------------------------------------------------------------------
 
-    def _execute(self, command: str) -> tuple[_Connection, paramiko.Channel]:
+    def _execute(self, command: str, ends_at: float) -> tuple[_Connection, paramiko.Channel]:
         """A session that runs `command`, on a connection with room for it."""
-        settles_at = clock.now() + SETTLE_LIMIT_S
+        settles_at = ends_at
         while True:
-            connection = self._with_room()
+            connection = self._with_room(ends_at)
             try:
-                return connection, connection.transport.execute(command, CHANNEL_LIMIT_S)
+                limit_s = min(CHANNEL_LIMIT_S, _left_s(ends_at) * OPENING_SHARE)
+                return connection, connection.transport.execute(command, limit_s)
             except paramiko.ChannelException as problem:
+                settles_at = min(settles_at, clock.now() + SETTLE_LIMIT_S)
                 self._gone(connection)
                 if connection.channels:
-                    connection.limit = connection.channels  # the next connection takes it
+                    connection.limit = connection.channels  # another connection, or a later time
                 elif clock.now() > settles_at:
                     self._drop(connection)
                     raise _no_session(problem) from None
@@ -166,21 +176,30 @@ class SshCarrier:
                     "ssh_broken", f"The SSH connection broke: {words.rstrip('.')}."
                 ) from problem
 
-    def _with_room(self) -> _Connection:
+    def _with_room(self, ends_at: float) -> _Connection:
         """A connection on which a place is taken for the caller; made if there is none."""
+        ends_at = min(ends_at, clock.now() + CONNECT_LIMIT_S)
         with self._changed:
-            while (found := self._take_place()) is None and self._is_connecting:
-                if not self._changed.wait(CONNECT_LIMIT_S):
-                    raise errors.CannotConnect("ssh_busy", "Another login takes too long.")
+            tries = self._tries
+            while (found := self._take_place()) is None and not self._may_connect():
+                if not self._changed.wait(_left_s(ends_at)):
+                    raise _busy(self._is_connecting)
+                if self._tries > tries and self._failure:  # one login for all who wait
+                    raise self._failure
             if found is not None:
                 return found
             if self._refusal is not None:  # it would be refused again, and counted
                 raise self._refusal
             self._is_connecting = True
+        failure: BaseException | None = None
         try:
             return self._connect()
+        except BaseException as problem:
+            failure = problem
+            raise
         finally:
             with self._changed:
+                self._tries, self._failure = self._tries + 1, failure
                 self._is_connecting = False
                 self._changed.notify_all()
 
@@ -199,6 +218,10 @@ class SshCarrier:
             self._connections.append(made)
         return made
 
+    def _may_connect(self) -> bool:
+        # Called with the lock.
+        return not self._is_connecting and len(self._connections) < self._most_connections
+
     def _take_place(self) -> _Connection | None:
         # Called with the lock.
         self._connections = [one for one in self._connections if one.transport.is_active()]
@@ -213,13 +236,25 @@ class SshCarrier:
         with self._changed:
             connection.channels -= 1
             is_over = self._is_released and not connection.channels
+            self._changed.notify_all()
         if is_over:
             self._drop(connection)
 
     def _drop(self, connection: _Connection) -> None:
-        with self._changed, contextlib.suppress(ValueError):
-            self._connections.remove(connection)
+        with self._changed:
+            with contextlib.suppress(ValueError):
+                self._connections.remove(connection)
+            self._changed.notify_all()
         ssh.close(connection.transport)
+
+
+def _left_s(ends_at: float) -> float:
+    return max(0.05, ends_at - clock.now())
+
+
+def _busy(is_connecting: bool) -> errors.CannotConnect:
+    what = "Another login" if is_connecting else "What else runs on the open SSH connection"
+    return errors.CannotConnect("ssh_busy", f"{what} takes too long. Try again in a moment.")
 
 
 def _no_session(problem: paramiko.ChannelException) -> ssh_errors.NoMoreSessions:

@@ -14,6 +14,7 @@ import pytest
 
 from ops import processes, sshd
 from workers.links import (
+    clock,
     errors,
     remote_shell,
     ssh,
@@ -257,6 +258,45 @@ def test_refused_login_is_tried_once_whoever_asks(site: Site) -> None:
     assert len(refusals) == 6
     assert sshd.wait_for_log(server, "preauth")
     assert server.log.count("Connection from") == 1
+
+
+def test_full_connection_is_waited_for_where_there_may_be_no_other(site: Site) -> None:
+    with site.carrier(site.server(MaxSessions="1"), most_connections=1) as carrier:
+        results: list[bytes] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(carrier.run(["echo", "x"]).stdout))
+            for _ in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert results == [b"x\n"] * 5
+        with contextlib.closing(carrier.open(["cat"])), pytest.raises(errors.CannotConnect) as late:
+            carrier.open(["cat"], clock.now() + 0.2)
+        assert late.value.reason == "ssh_busy"
+        assert carrier.logins == 1
+
+
+def test_all_who_wait_for_a_login_hear_how_it_failed(site: Site) -> None:
+    asked: list[float] = []
+    failures: list[ssh_errors.LoginError] = []
+    with site.carrier(
+        site.server(), may_login=lambda: asked.append(time.sleep(0.2) or 9.0) or 9.0
+    ) as carrier:
+
+        def ask() -> None:
+            try:
+                carrier.open(["true"])
+            except ssh_errors.BudgetSpent as problem:
+                failures.append(problem)
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert (len(failures), len(asked)) == (6, 1)
 
 
 # Broken connections -------------------------------------------------------------------------------
