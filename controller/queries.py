@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 
 from . import conf, lifecycle
 from .lifecycle import JobStatus
-from .models import ClusterLink, HpcCluster, HpcJob, JobEvent, LinkState
+from .models import ClusterLink, HpcCluster, HpcJob, JobEvent, LinkState, Worker
 
 RESOURCES: dict[str, type] = {
     "nodes": int,
@@ -25,6 +25,9 @@ RESOURCES: dict[str, type] = {
     "qos": str,
 }
 """What a job may ask of its scheduler, by the names of the columns."""
+
+WORKER_ALIVE_S = 10.0
+"""A worker whose heartbeat is older counts as gone, and its share goes to the others."""
 
 COMPARED = frozenset({*lifecycle.MAY_BE_ON_CLUSTER, JobStatus.CANCELLING})
 """What both sides compare: the daemon may know it and it has not ended."""
@@ -74,6 +77,11 @@ def is_connected(cluster: HpcCluster) -> bool:
 def link_of(cluster: HpcCluster) -> ClusterLink | None:
     """The cluster's link row, if a link was ever asked for."""
     return ClusterLink.objects.filter(pk=cluster.pk).first()
+
+
+def is_worker_alive() -> bool:
+    """Whether any worker that holds links was heard of of late."""
+    return Worker.objects.exclude(older_than("heartbeat_at", WORKER_ALIVE_S)).exists()
 
 
 def due_pending(cluster_id: int, limit: int) -> list[int]:

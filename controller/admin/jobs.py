@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 
 from .. import lifecycle, queries
 from ..lifecycle import Event, JobStatus
-from ..models import HpcJob, JobEvent
+from ..models import HpcJob
 from ..models.job import LIFECYCLE_FIELDS
 from ..services import jobs
-from . import actions, records
-
-if TYPE_CHECKING:
-    EventTable = admin.TabularInline[JobEvent, HpcJob]  # generic in the stubs alone
-else:
-    EventTable = admin.TabularInline
+from . import actions, job_page, records
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Verb:
     """Something a person can do to a job. `done` completes "2 jobs ...".
 
     `event`: it is offered where the job's life allows that; None: where the job is held back.
+    `is_grave`: it can't be undone.
     """
 
     event: Event | None
@@ -36,6 +36,7 @@ class Verb:
     done: str
     permission: str
     act: Callable[[HpcJob], object]
+    is_grave: bool = False
 
     def fits(self, job: HpcJob) -> bool:
         """Whether it can be done to the job as it stands."""
@@ -77,6 +78,7 @@ VERBS = {
         "to be cleared away: a worker deletes the data.",
         "delete_hpcjob",
         _delete,
+        is_grave=True,
     ),
     "look_again": Verb(
         None,
@@ -86,35 +88,16 @@ VERBS = {
         jobs.look_again,
     ),
     "declare_lost": Verb(
-        Event.DECLARE_LOST, "Declare lost", "declared lost.", "change_hpcjob", jobs.declare_lost
+        Event.DECLARE_LOST,
+        "Declare lost",
+        "declared lost.",
+        "change_hpcjob",
+        jobs.declare_lost,
+        is_grave=True,
     ),
 }
 DRAFT_ONLY = ("script", "cluster", "job_parameters", "environment", *jobs.RESOURCES)
 """What describes the job: it stays as it was submitted."""
-
-
-class EventInline(EventTable):
-    """The job's history."""
-
-    model = JobEvent
-    fields = readonly_fields = (
-        "at",
-        "happened_at",
-        "event",
-        "status_before",
-        "status_after",
-        "source",
-        "cause",
-        "run",
-    )
-    can_delete = False
-    extra = 0
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(HpcJob)
@@ -139,12 +122,15 @@ class HpcJobAdmin(records.OwnerAdmin):
     show_full_result_count = False
     verbatim = ("script",)
     actions = ("submit", "cancel", "delete_data", "look_again", "declare_lost")
+
+    class Media:
+        css = {"all": ("hpc_job_controller/pages.css",)}
+        js = ("hpc_job_controller/now.js",)
+
     change_form_template = "admin/hpc_job_controller/hpcjob/change_form.html"
 
-    def get_fields(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
-        if obj is None:
-            return ("name", "owner", *DRAFT_ONLY)
-        return (*records.names(type(obj)), "last_confirmed")
+    def get_fieldsets(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
+        return job_page.fieldsets(type(obj) if obj is not None else self.model, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
         if obj is None:
@@ -162,9 +148,6 @@ class HpcJobAdmin(records.OwnerAdmin):
         """When the cluster last showed the job, by a poll or an event."""
         return queries.last_confirmed(job) or "never"
 
-    def get_inlines(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (EventInline,) if obj is not None else ()
-
     def save_model(self, request: HttpRequest, obj: HpcJob, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         kept = {name: getattr(obj, name) for name in form.changed_data if name in LIFECYCLE_FIELDS}
@@ -179,7 +162,7 @@ class HpcJobAdmin(records.OwnerAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         job = self.get_object(request, object_id) if object_id else None
-        context = {"verbs": self._legal(request, job) if job is not None else {}}
+        context = {"panel": self._panel(request, job) if job is not None else None}
         response = super().changeform_view(
             request, object_id, form_url, {**(extra_context or {}), **context}
         )
@@ -187,6 +170,19 @@ class HpcJobAdmin(records.OwnerAdmin):
             # Not sooner: the form was stored in a transaction, and a portal's render() may wait.
             self._act(request, [response.job], response.verb)
         return response
+
+    def get_urls(self) -> Any:
+        view = self.admin_site.admin_view(self.now_view)
+        name = f"{self.opts.app_label}_{self.opts.model_name}_now"
+        return [path("<int:job_id>/now/", view, name=name), *super().get_urls()]
+
+    def now_view(self, request: HttpRequest, job_id: int) -> HttpResponse:
+        """The panel alone, for the page that keeps itself fresh."""
+        job = get_object_or_404(self.get_queryset(request), pk=job_id)
+        if not self.has_view_permission(request, job):
+            raise PermissionDenied
+        context = {"panel": self._panel(request, job)}
+        return TemplateResponse(request, "admin/hpc_job_controller/hpcjob/now.html", context)
 
     def response_change(self, request: HttpRequest, obj: HpcJob) -> HttpResponse:
         for name, verb in self._legal(request, obj).items():
@@ -232,6 +228,15 @@ class HpcJobAdmin(records.OwnerAdmin):
 
     def _act(self, request: HttpRequest, chosen: Any, verb: Verb) -> None:
         actions.run(self, request, chosen, lambda job: verb.act(jobs.load(job.pk)), verb.done)
+
+    def _panel(self, request: HttpRequest, job: HpcJob) -> dict[str, Any]:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_now"
+        return {
+            **job_page.panel(job, request.user),
+            "verbs": self._legal(request, job),
+            "form": f"{self.opts.model_name}_form",
+            "url": reverse(name, args=[job.pk], current_app=self.admin_site.name),
+        }
 
     def _legal(self, request: HttpRequest, job: HpcJob) -> dict[str, Verb]:
         return {

@@ -11,8 +11,12 @@ from django.http import HttpRequest
 from ..models import (
     ClusterLink,
     FileTransfer,
+    HostKey,
     JobEvent,
+    LoginAttempt,
     OutboxCursor,
+    Procedure,
+    Step,
     UpkeepLease,
     WebsocketToken,
     Worker,
@@ -21,8 +25,12 @@ from ..models import (
 RECORDS = (
     ClusterLink,
     FileTransfer,
+    HostKey,
     JobEvent,
+    LoginAttempt,
     OutboxCursor,
+    Procedure,
+    Step,
     WebsocketToken,
 )
 """What goes with its cluster or job."""
@@ -36,8 +44,10 @@ def names(model: type[Model], but: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]  # generic in the stubs alone
+    StepTable = admin.TabularInline[Step, Procedure]
 else:
     ModelAdmin = admin.ModelAdmin
+    StepTable = admin.TabularInline
 
 
 class OwnerAdmin(ModelAdmin):
@@ -99,6 +109,52 @@ class FileTransferAdmin(RecordAdmin):
     list_display = ("id", "cluster", "job", "direction", "path", "state", "done_bytes")
     list_filter = ("state", "direction")
     list_select_related = ("cluster", "job")
+
+
+@admin.register(HostKey)
+class HostKeyAdmin(RecordAdmin):
+    list_display = ("fingerprint", "key_type", "cluster", "address", "is_offered", "confirmed_at")
+    list_filter = ("is_offered", "key_type")
+    list_select_related = ("cluster",)
+    search_fields = ("fingerprint", "address", "cluster__name")
+
+
+@admin.register(LoginAttempt)
+class LoginAttemptAdmin(RecordAdmin):
+    list_display = ("at", "cluster", "purpose", "outcome")
+    list_filter = ("purpose", "outcome")
+    list_select_related = ("cluster",)
+    show_full_result_count = False
+
+
+class StepInline(StepTable):
+    """The steps of a procedure, as they were done."""
+
+    model = Step
+    fields = readonly_fields = ("name", "outcome", "took_s", "detail", "at")
+    can_delete = False
+    extra = 0
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Procedure)
+class ProcedureAdmin(RecordAdmin):
+    list_display = ("id", "cluster", "kind", "state", "requested_at", "requested_by", "reason")
+    list_filter = ("kind", "state")
+    list_select_related = ("cluster", "requested_by")
+    inlines = (StepInline,)
+
+
+@admin.register(Step)
+class StepAdmin(RecordAdmin):
+    list_display = ("id", "procedure", "name", "outcome", "took_s", "at")
+    list_filter = ("outcome",)
+    list_select_related = ("procedure__cluster",)
 
 
 @admin.register(WebsocketToken)

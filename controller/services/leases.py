@@ -20,13 +20,10 @@ from django.db.models.functions import Greatest, Now
 
 from .. import conf, errors
 from ..models import ClusterLink, LinkState, Worker
-from ..queries import older_than
+from ..queries import WORKER_ALIVE_S, older_than
 from .moves import in_future
 
 logger = logging.getLogger(__name__)
-
-WORKER_ALIVE_S = 10.0
-"""A worker whose heartbeat is older counts as gone, and its share goes to the others."""
 
 COPY = "copy"
 LARGEST_TOLD = 2**62

@@ -13,7 +13,17 @@ from django.urls import reverse
 from controller import lifecycle, publish
 from controller.admin.jobs import VERBS
 from controller.lifecycle import JobStatus
-from controller.models import ClusterLink, HpcCluster, HpcJob, OutboxCursor, UpkeepLease, Worker
+from controller.models import (
+    ClusterLink,
+    HostKey,
+    HpcCluster,
+    HpcJob,
+    LoginAttempt,
+    OutboxCursor,
+    Procedure,
+    UpkeepLease,
+    Worker,
+)
 from controller.models.token import WebsocketToken
 from controller.models.transfer import FileTransfer
 from controller.services import jobs, links
@@ -61,6 +71,10 @@ def test_every_table_has_its_pages(
     WebsocketToken.objects.create(cluster=cluster)
     UpkeepLease.objects.create(name="tokens")
     OutboxCursor.objects.get_or_create(cluster=cluster, outbox_id="box")
+    HostKey.objects.create(cluster=cluster, key_type="ssh-ed25519", fingerprint="SHA256:x")
+    LoginAttempt.objects.create(cluster=cluster, purpose="test")
+    procedure = Procedure.objects.create(cluster=cluster, kind="test")
+    procedure.steps.create(name="Log in", outcome="done", took_s=0.1)
     models = apps.get_app_config(APP).get_models()
     names = {model._meta.model_name: model for model in models}
     for name, model in names.items():
