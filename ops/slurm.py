@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ops import errors, processes, services, slurm_configuration
+from ops import errors, processes, services, slurm_configuration, sshd
 from ops.slurm_configuration import Layout
 
 READY_LIMIT_S = 60.0
@@ -50,7 +51,10 @@ def can_use_cgroups() -> bool:
 
 
 class Slurm:
-    """One private cluster. `environment` is what its commands and clients need to reach it."""
+    """One private cluster. `environment` is what its commands and clients need to reach it.
+
+    `accounts`: it knows them, and those whom `admit` lets in may run jobs.
+    """
 
     def __init__(
         self,
@@ -58,11 +62,13 @@ class Slurm:
         *,
         nodes: int = 2,
         with_accounting: bool = True,
+        accounts: sshd.Accounts | None = None,
         pause: processes.Pause = time.sleep,
     ) -> None:
         self.directory = directory
         self._nodes = nodes
         self._with_accounting = with_accounting
+        self._accounts = accounts
         self._pause = pause
         self._password = secrets.token_urlsafe(16)
         self._children: dict[str, processes.Child] = {}
@@ -109,6 +115,18 @@ class Slurm:
         """Whether jobs can start on `node`."""
         states = self.command("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T").split()
         return states in (["idle"], ["mixed"], ["allocated"])
+
+    def admit(self, name: str) -> None:
+        """Let one of the accounts run jobs, and wait until the controller has heard of it."""
+        account = f"account={slurm_configuration.ACCOUNT}"
+        self.command("sacctmgr", "-i", "add", "user", name, account)
+        if not processes.wait_until(lambda: self._knows(name), READY_LIMIT_S, self._pause):
+            raise errors.NotStarted(f"slurmctld has not heard of the user {name}.")
+
+    def _knows(self, name: str) -> bool:
+        shown = self.command("scontrol", "show", "assoc_mgr", "flags=users")
+        # A name for which it found no uid has NO_VAL.
+        return bool(re.search(rf"UserName={re.escape(name)}\((?!4294967294)\d+\)", shown))
 
     # Life ---------------------------------------------------------------------------------------
 
@@ -243,7 +261,8 @@ class Slurm:
         with contextlib.suppress(errors.NotStarted, subprocess.TimeoutExpired):
             if not self.is_controller_up():
                 return
-            self.command("scancel", f"--user={self.layout.user}")
+            if jobs := self.command("squeue", "-h", "-o", "%A").split():
+                self.command("scancel", *jobs)
             if len(self._names_of_nodes()) == len(self.nodes):  # else some can't end
                 processes.wait_until(self._is_quiet, READY_LIMIT_S / 2, self._pause)
 
@@ -280,9 +299,13 @@ class Slurm:
 
     def _start(self, name: str, package: str, *options: str) -> None:
         program = name.partition(".")[0]
+        argv: list[str | Path] = [find_program(program, package), *options]
+        # They ask who a uid is; the others know names alone, or numbers.
+        if self._accounts and program in ("slurmctld", "slurmd"):
+            argv = self._accounts.around(argv)
         self._children[name] = processes.start(
             name,
-            [find_program(program, package), *options],
+            argv,
             environment={**os.environ, **self.environment},
             log=self.directory / "log" / f"{name}.out",
         )
@@ -305,7 +328,8 @@ class Slurm:
         here = self.directory
         for name in ("etc", "log", "spool/controller", "pids", "mysql", "munge"):
             (here / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        here.chmod(0o711)
+        for name in (".", "etc", "munge"):  # clients of other users read slurm.conf, and ask munged
+            (here / name).chmod(0o711)
         self._layout = layout = self._new_layout()
         texts = {
             "etc/slurm.conf": slurm_configuration.slurm(layout),
@@ -319,6 +343,7 @@ class Slurm:
         for name, text in texts.items():
             with open(here / name, "w", opener=services.private_file) as file:
                 file.write(text)
+        layout.slurm_conf.chmod(0o644)
 
     def _new_layout(self) -> Layout:
         ports: set[int] = set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import itertools
 import os
 import secrets
 import shutil
@@ -30,6 +31,7 @@ READY_LIMIT_S = 20.0
 STOP_LIMIT_S = 5.0
 FIRST_UID = 200_000
 """Above what systems give to people; each run has a hundred of its own, by its pid."""
+_free_uids = itertools.count(FIRST_UID + os.getpid() % 100_000 * 100)
 
 PAM_RULES = """\
 auth required pam_unix.so nodelay
@@ -85,7 +87,6 @@ class Accounts:
         self.small_disk = directory / "small-disk"
         """Of 256 KiB, and open to all; each server has its own."""
         self.is_root = os.geteuid() == 0
-        self._first_uid = FIRST_UID + os.getpid() % 100_000 * 100
         self._all: dict[str, Account] = {}
         directory.mkdir(mode=0o755)
         self.keys.mkdir()
@@ -96,7 +97,7 @@ class Accounts:
 
     def add(self, account: Account) -> Account:
         """Make an account, with an empty home directory if it has none yet."""
-        uid = self._first_uid + len(self._all) if self.is_root else os.getuid()
+        uid = next(_free_uids) if self.is_root else os.getuid()
         made = Account(**{**vars(account), "uid": uid})
         self._all[made.name] = made
         made.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,6 +106,19 @@ class Accounts:
         (self.keys / made.name).write_text("".join(f"{line}\n" for line in made.authorized))
         self._write()
         return made
+
+    def get(self, name: str) -> Account | None:
+        """The account of that name, if it was made."""
+        return self._all.get(name)
+
+    def put(self, name: str, text: str) -> None:
+        """Let /etc/`name`, which must exist, read `text` for servers that start from now on."""
+        (self.etc / name).write_text(text)
+
+    def around(self, argv: Sequence[str | Path]) -> list[str | Path]:
+        """The same program where these accounts exist, as on a machine of theirs."""
+        launcher = (sys.executable, "-I", "-S", PRIVATE_ETC)
+        return [*launcher, self.etc, self.small_disk, "--", *argv]
 
     def uids(self) -> set[int]:
         """The uids that nobody else on this machine has."""
@@ -197,11 +211,7 @@ class Sshd:
         configuration.write_text(self._configuration())
         self.child = processes.start(
             "sshd",
-            [
-                *(sys.executable, "-I", "-S", PRIVATE_ETC),
-                *(self._accounts.etc, self._accounts.small_disk, "--"),
-                *(find_sshd(), "-D", "-e", "-f", configuration),
-            ],
+            self._accounts.around([find_sshd(), "-D", "-e", "-f", configuration]),
             log=self.directory / "sshd.log",
             environment={"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
         )

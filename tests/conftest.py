@@ -15,9 +15,12 @@ import dj_database_url
 import pytest
 
 from ops import services
+from tests.slurm_fixtures import pytest_terminal_summary, slurm_cluster, slurm_server
 
 if TYPE_CHECKING:
     from tests.stack import Stack
+
+__all__ = ["pytest_terminal_summary", "slurm_cluster", "slurm_server"]
 
 # Whoever asks for one of these runs once on SQLite and once on PostgreSQL.
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "database_url", "live_server"}

@@ -1,31 +1,39 @@
-"""A private Slurm for the run.
-
-For a conftest: `from tests.slurm_fixtures import pytest_terminal_summary, slurm_server`.
-"""
+"""A private Slurm for the run, with a login node and accounts; `tests/conftest.py` has them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ops import slurm
 
+if TYPE_CHECKING:
+    from tests.slurm_cluster import SlurmCluster
+
 _closing_lines: set[str] = set()
 
 
 @pytest.fixture(scope="session")
-def slurm_server(service_directory: Path) -> Iterator[slurm.Slurm]:
-    """A Slurm with accounting and two nodes, shared by the run: leave it as you found it."""
-    server = slurm.Slurm(service_directory / "slurm")
-    server.start()
-    if not server.has_cgroups:
+def slurm_cluster(service_directory: Path) -> Iterator[SlurmCluster]:
+    """A Slurm with accounting and two nodes, and its login node: leave them as you found them."""
+    from tests import slurm_cluster  # needs paramiko, which most tests don't
+
+    made = slurm_cluster.SlurmCluster(service_directory / "cluster")
+    if not made.slurm.has_cgroups:
         _closing_lines.add(
             "Running out of memory was tested against recorded output alone: no cgroups here."
         )
-    yield server
-    server.stop()
+    yield made
+    assert not made.close()
+
+
+@pytest.fixture(scope="session")
+def slurm_server(slurm_cluster: SlurmCluster) -> slurm.Slurm:
+    """The Slurm of this run."""
+    return slurm_cluster.slurm
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

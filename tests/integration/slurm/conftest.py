@@ -22,9 +22,6 @@ from tests.integration.cluster_client.conftest import (
     submit_of,
     wait_until,
 )
-from tests.slurm_fixtures import pytest_terminal_summary, slurm_server
-
-__all__ = ["pytest_terminal_summary", "slurm_server"]
 
 QUICK = {"poll_interval_s": 0.5, "poll_interval_idle_s": 0.5}
 
