@@ -1,4 +1,8 @@
-"""Runs the tiers of tests one after the other and says how long each took."""
+"""Runs the tiers of tests, two side by side, and says how long each took.
+
+Two, because most tests wait more than they compute: side by side they keep the processors busy.
+What a tier prints is kept in a file and shown once it has ended, so that no two are mixed.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,15 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
 REPORTS = CHECKOUT / "tests" / "artefacts"
+SIDE_BY_SIDE = 2
+NOT_HERE = "not_here"
+"""The property of a report that says in a sentence what this machine could not be used for."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,24 @@ class Tier:
 
 
 @dataclass(frozen=True)
+class Running:
+    """A tier that was started, and when, by the monotonic clock."""
+
+    tier: Tier
+    process: subprocess.Popen[bytes]
+    report: Path
+    output: Path
+    started_at: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of one tier."""
 
     status: int
     passed: int
     failed: int
-    took_s: float
+    not_here: tuple[str, ...]
 
 
 CLUSTERS = ("tests/integration/ssh", "tests/integration/slurm")
@@ -43,29 +61,43 @@ CLUSTERS = ("tests/integration/ssh", "tests/integration/slurm")
 APART = tuple(f"--ignore={folder}" for folder in CLUSTERS)
 
 TIERS = (
-    Tier("unit", ("tests/unit",)),
     Tier("integration", ("tests/integration", *APART), is_parallel=True),
+    Tier("unit", ("tests/unit",)),
     Tier("clusters", CLUSTERS),
+    Tier("acceptance", ("tests/acceptance",)),
     Tier(
         "database",
         ("-m", "database", "tests/unit", "tests/integration", *APART),
         "postgresql",
         True,
     ),
-    Tier("acceptance", ("tests/acceptance",)),
 )
+"""In the order of their start."""
 
 
 def count(report: Path) -> tuple[int, int]:
     """How many tests passed and failed, from pytest's JUnit report; none if it wrote none."""
-    if not report.exists():
-        return 0, 0
     passed = failed = 0
-    for suite in ElementTree.parse(report).iter("testsuite"):
+    for suite in _suites(report):
         bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
         failed += bad
         passed += int(suite.get("tests", 0)) - bad - int(suite.get("skipped", 0))
     return passed, failed
+
+
+def not_here(report: Path) -> tuple[str, ...]:
+    """What could not be tried for real, in the report's own sentences."""
+    return tuple(
+        found.get("value", "")
+        for suite in _suites(report)
+        for found in suite.iter("property")
+        if found.get("name") == NOT_HERE
+    )
+
+
+def _suites(report: Path) -> Iterator[ElementTree.Element]:
+    if report.exists():
+        yield from ElementTree.parse(report).iter("testsuite")
 
 
 def parallel_processes() -> int:
@@ -73,60 +105,101 @@ def parallel_processes() -> int:
     return min(2 * (os.cpu_count() or 1), 8)
 
 
-def run(tier: Tier) -> Outcome:
-    """Run one tier; its output goes where ours goes."""
-    report = REPORTS / f"{tier.name}.xml"
+def start(tier: Tier, reports: Path) -> Running:
+    """Start one tier; its report and its output go to files of its name."""
+    report, output = reports / f"{tier.name}.xml", reports / f"{tier.name}.txt"
     report.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *tier.arguments]
     if tier.is_parallel:
         argv += ["-n", str(parallel_processes()), "--dist", "worksteal"]
     environment = {**os.environ, "HPC_TEST_DATABASE": tier.database}
-    started = time.monotonic()
-    process = subprocess.Popen(argv, cwd=CHECKOUT, env=environment)
-    with interruptions_left_to(process):
-        status = process.wait()
-    passed, failed = count(report)
-    return Outcome(status, passed, failed, time.monotonic() - started)
-
-
-@contextlib.contextmanager
-def interruptions_left_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Let pytest, which gets the same Ctrl-C, stop what it has started; then stop as well."""
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        received.append(number)
-        if number == signal.SIGTERM:
-            process.terminate()
-
-    previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if received:
-        raise SystemExit(128 + received[0])
-
-
-def main() -> int:
-    """Run all tiers, whatever came of those before; return 0 if every one is good."""
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    outcomes = []
-    for tier in TIERS:
-        print(f"== {tier.name} tests, with {tier.database}", flush=True)
-        outcome = run(tier)
-        outcomes.append(outcome)
-        print(
-            f"== {tier.name}: {outcome.passed} passed, {outcome.failed} failed"
-            f" in {outcome.took_s:.0f} s (pytest's exit status {outcome.status})",
-            flush=True,
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            argv, cwd=CHECKOUT, env=environment, stdout=file, stderr=subprocess.STDOUT
         )
-    passed = sum(outcome.passed for outcome in outcomes)
-    failed = sum(outcome.failed for outcome in outcomes)
-    took_s = sum(outcome.took_s for outcome in outcomes)
-    print(f"{passed} passed, {failed} failed in {took_s:.0f} s")
-    return int(any(outcome.status for outcome in outcomes))
+    print(f"== {tier.name} tests, with {tier.database}, have begun; see {output}", flush=True)
+    return Running(tier, process, report, output, time.monotonic())
+
+
+def show(ended: Running) -> Outcome:
+    """Print what a tier that has ended had printed, and what came of it."""
+    tier, status = ended.tier, ended.process.returncode
+    took_s = time.monotonic() - ended.started_at
+    passed, failed = count(ended.report)
+    print(f"== {tier.name} tests, with {tier.database}:")
+    print(ended.output.read_text(errors="replace"), end="")
+    print(
+        f"== {tier.name}: {passed} passed, {failed} failed"
+        f" in {took_s:.0f} s (pytest's exit status {status})",
+        flush=True,
+    )
+    return Outcome(status, passed, failed, not_here(ended.report))
+
+
+class Run:
+    """The tiers that wait, those that run, and what came of the others."""
+
+    def __init__(self, tiers: Sequence[Tier], reports: Path) -> None:
+        self.reports = reports
+        self.waiting = list(tiers)
+        self.running: list[Running] = []
+        self.outcomes: list[Outcome] = []
+        self.signals: list[int] = []
+
+    def to_the_end(self) -> None:
+        """Run all, whatever came of those before; if interrupted, wait for those that run."""
+        with self._interruptions_left_to_them():
+            while self.running or (self.waiting and not self.signals):
+                self._fill_up()
+                self._show_what_ended()
+
+    def _fill_up(self) -> None:
+        while self.waiting and len(self.running) < SIDE_BY_SIDE and not self.signals:
+            self.running.append(start(self.waiting.pop(0), self.reports))
+        if signal.SIGTERM in self.signals:
+            self._terminate()  # one that was being started then has not heard of it
+
+    def _show_what_ended(self) -> None:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # until one has ended: `poll` tells which
+        for one in [one for one in self.running if one.process.poll() is not None]:
+            self.running.remove(one)
+            self.outcomes.append(show(one))
+
+    def _terminate(self) -> None:
+        for one in self.running:
+            one.process.terminate()
+
+    @contextlib.contextmanager
+    def _interruptions_left_to_them(self) -> Iterator[None]:
+        """Let pytest, which gets the same Ctrl-C, stop what it has started."""
+
+        def note(number: int, frame: object) -> None:
+            self.signals.append(number)
+            if number == signal.SIGTERM:
+                self._terminate()
+
+        previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def main(tiers: Sequence[Tier] = TIERS, reports: Path = REPORTS) -> int:
+    """Run the tiers; return 0 if every one is good, 128 + N after signal N."""
+    reports.mkdir(parents=True, exist_ok=True)
+    started_at = time.monotonic()
+    run = Run(tiers, reports)
+    run.to_the_end()
+    for sentence in dict.fromkeys(s for outcome in run.outcomes for s in outcome.not_here):
+        print(sentence)
+    passed = sum(outcome.passed for outcome in run.outcomes)
+    failed = sum(outcome.failed for outcome in run.outcomes)
+    print(f"{passed} passed, {failed} failed in {time.monotonic() - started_at:.0f} s")
+    if run.signals:
+        return 128 + run.signals[0]
+    return int(any(outcome.status for outcome in run.outcomes))
 
 
 if __name__ == "__main__":

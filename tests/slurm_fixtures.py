@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ops import slurm
+from ops import slurm, tiers
 
 if TYPE_CHECKING:
     from tests.slurm_cluster import SlurmCluster
@@ -17,15 +17,17 @@ _closing_lines: set[str] = set()
 
 
 @pytest.fixture(scope="session")
-def slurm_cluster(service_directory: Path) -> Iterator[SlurmCluster]:
+def slurm_cluster(
+    service_directory: Path, record_testsuite_property: Callable[[str, object], None]
+) -> Iterator[SlurmCluster]:
     """A Slurm with accounting and two nodes, and its login node: leave them as you found them."""
     from tests import slurm_cluster  # needs paramiko, which most tests don't
 
     made = slurm_cluster.SlurmCluster(service_directory / "cluster")
     if not made.slurm.has_cgroups:
-        _closing_lines.add(
-            "Running out of memory was tested against recorded output alone: no cgroups here."
-        )
+        line = "Running out of memory was tested against recorded output alone: no cgroups here."
+        _closing_lines.add(line)
+        record_testsuite_property(tiers.NOT_HERE, line)
     yield made
     assert not made.close()
 

@@ -32,6 +32,7 @@ def programs(short_directory, checkout):
         "slurmdbd",
         "munged",
         "mariadbd",
+        "chromium",
     ):
         provide(short_directory, name)
     provide(short_directory, "mariadb-install-db")

@@ -1,0 +1,81 @@
+"""Tiers that really run: two side by side, to the end or until somebody interrupts."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+
+import pytest
+
+from ops import processes
+
+LIMIT_S = 60
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    from ops import tiers
+
+    place = Path(sys.argv[1])
+    names = sorted(path.stem.removeprefix("test_") for path in place.glob("test_*.py"))
+    made = [tiers.Tier(name, (str(place / f"test_{name}.py"),)) for name in names]
+    sys.exit(tiers.main(made, place / "reports"))
+"""
+WAITS = """
+    import os, signal, time
+    from pathlib import Path
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def test_it():
+        Path(__file__).with_suffix(".begun").touch()
+        time.sleep(600)
+"""
+
+
+@contextmanager
+def running(place, checkout, **tests):
+    """A run of tiers of these names, each with one file of tests."""
+    for name, text in tests.items():
+        (place / f"test_{name}.py").write_text(textwrap.dedent(text))
+    argv = [sys.executable, "-c", textwrap.dedent(PROGRAM), place]
+    with subprocess.Popen(
+        argv, cwd=checkout, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        yield process
+
+
+def test_all_run_whatever_came_of_those_before_and_no_two_outputs_are_mixed(tmp_path, checkout):
+    tests = {
+        "a": "def test_it(): raise AssertionError('so it is')",
+        "b": "def test_it(): pass",
+        "c": "def test_it(record_testsuite_property): "
+        "record_testsuite_property('not_here', 'No moon here.')",
+    }
+    with running(tmp_path, checkout, **tests) as process:
+        output, _ = process.communicate(timeout=LIMIT_S)
+    lines = output.splitlines()
+    assert process.returncode == 1
+    assert lines[-2] == "No moon here."
+    assert lines[-1].startswith("2 passed, 1 failed in ")
+    ends = {line.split(":")[0]: line for line in lines if "exit status" in line}
+    assert sorted(ends) == ["== a", "== b", "== c"]
+    assert "0 passed, 1 failed" in ends["== a"]
+    begun = lines.index("== a tests, with sqlite:")
+    assert "so it is" in "\n".join(lines[begun : lines.index(ends["== a"])])
+
+
+@pytest.mark.parametrize(("number", "is_for_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_an_interruption_ends_those_that_run_and_starts_no_other(
+    tmp_path, checkout, number, is_for_all
+):
+    with running(tmp_path, checkout, a=WAITS, b=WAITS, c=WAITS) as process:
+        begun = [tmp_path / f"test_{name}.begun" for name in "abc"]
+        assert processes.wait_until(lambda: all(path.exists() for path in begun[:2]), LIMIT_S)
+        # Ctrl-C goes to all of the terminal's foreground; others ask the one that they started.
+        (os.killpg if is_for_all else os.kill)(process.pid, number)
+        output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 128 + number
+    assert output.count("KeyboardInterrupt") >= 2
+    assert not begun[2].exists()
+    assert output.splitlines()[-1].startswith("0 passed, 0 failed in ")
