@@ -63,8 +63,9 @@ class Conf:
     )
     secret_keys: tuple[str, ...] = _setting(
         (),
-        "Fernet keys, newest first, separated by commas. Reserved: nothing is encrypted with them"
-        " yet; they are required already so that secrets can follow.",
+        "Fernet keys, newest first, separated by commas: the private keys and passwords of clusters"
+        " are encrypted with the first, and decrypted with any; docs/operations.md tells how to"
+        " change them. Who has them and the database has those secrets.",
         is_required=True,
     )
     job_class: str = _setting(

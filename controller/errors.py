@@ -4,7 +4,12 @@ HpcError
 ├── NotFound              no such cluster, job or file
 ├── Invalid               the request can't be carried out as it stands; the sentence says why
 │   ├── IllegalMove       the job's status does not allow it
-│   └── NotAllSubmitted   of many jobs, some were submitted or cancelled by somebody else
+│   ├── NotAllSubmitted   of many jobs, some were submitted or cancelled by somebody else
+│   └── BadCredentials    nobody can log in with what was entered
+│       ├── NoCredentials      neither a private key nor a password
+│       ├── BadKey             the private key can't be read
+│       ├── PassphraseMissing  the private key is encrypted and there is no passphrase
+│       └── WrongPassphrase    the passphrase does not open the private key
 ├── Unavailable           it may work later (transient)
 │   ├── ClusterOffline    no link to the cluster now
 │   ├── LinkLost          the link broke before the answer
@@ -54,6 +59,28 @@ class NotAllSubmitted(Invalid):
             f"{len(self.accepted)} of {len(self.accepted) + len(self.refused)} jobs were submitted;"
             f" of the others the first: {first}"
         )
+
+
+class BadCredentials(Invalid):
+    """Its message holds no secret."""
+
+    code = "bad_credentials"
+
+
+class NoCredentials(BadCredentials):
+    code = "no_credentials"
+
+
+class BadKey(BadCredentials):
+    code = "bad_key"
+
+
+class PassphraseMissing(BadCredentials):
+    code = "passphrase_missing"
+
+
+class WrongPassphrase(BadCredentials):
+    code = "wrong_passphrase"
 
 
 class Unavailable(HpcError):

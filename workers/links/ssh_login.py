@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import paramiko
 
+from controller import private_keys
+
 from . import clock, ssh_errors, ssh_keys, ssh_prompts
 from .ssh_transport import PromptRefused, Transport
 
@@ -20,9 +22,7 @@ class Credentials:
         self._password = password
         self._has_sent = False
         if self._key is None and not password:
-            raise ssh_errors.NoCredentials(
-                "There is neither a private key nor a password: enter one of them."
-            )
+            raise ssh_errors.NoCredentials(private_keys.NEITHER)
 
     def log_in(self, transport: Transport, username: str) -> None:
         """One attempt. Raises LoginRefused, SecondFactor, PasswordExpired, HostSilent."""

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
 from controller import checks, conf, errors
-from controller.management.verbs import clusters, jobs
+from controller.management.verbs import clusters, jobs, secrets
 from controller.management.verbs.terminal import Console
 
 INTERRUPTED = 130
@@ -30,6 +30,7 @@ class Command(BaseCommand):
         nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")
         clusters.add_parsers(nouns)
         jobs.add_parsers(nouns)
+        secrets.add_parsers(nouns)
         settings = nouns.add_parser("settings", help="print the table of all settings")
         settings.set_defaults(run=_print_settings)
 
