@@ -128,6 +128,20 @@ class Conf:
     connect_timeout_s: float = _seconds(20, "Limit of making a link.")
     retry_min_s: float = _seconds(1, "First pause before a link is tried again.")
     retry_max_s: float = _seconds(300, "Longest pause before a link is tried again.")
+    logins_per_minute: int = _setting(
+        6,
+        "SSH logins to one cluster in any minute, over all workers.",
+        unit="logins",
+        least=1,
+        most=600,
+    )
+    logins_per_hour: int = _setting(
+        30,
+        "SSH logins to one cluster in any hour, over all workers.",
+        unit="logins",
+        least=1,
+        most=36000,
+    )
     script_limit_bytes: int = _setting(
         480 << 10, "Longest script that is accepted.", unit="bytes", least=1, most=480 << 10
     )

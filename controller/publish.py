@@ -36,6 +36,8 @@ DRAIN_CLUSTER = "hpc.clusters.drain"
 CONNECT = "hpc.clusters.connect"
 DISCONNECT = "hpc.clusters.disconnect"
 BOOTSTRAP = "hpc.clusters.bootstrap"
+FETCH_HOST_KEYS = "hpc.clusters.fetch_host_keys"
+TEST_CONNECTION = "hpc.clusters.test_connection"
 FILES_LIST = "hpc.files.list"
 FILES_STAT = "hpc.files.stat"
 FILES_READ = "hpc.files.read"
@@ -126,6 +128,16 @@ def disconnect(cluster_id: int) -> None:
 def bootstrap(cluster_id: int) -> None:
     """Nudge: the daemon is to be started."""
     _nudge(BOOTSTRAP, cluster_id, QUEUE)
+
+
+def fetch_host_keys(cluster_id: int) -> None:
+    """Nudge: the host keys are to be looked at."""
+    _nudge(FETCH_HOST_KEYS, cluster_id, QUEUE)
+
+
+def test_connection(cluster_id: int) -> None:
+    """Nudge: the connection is to be tested."""
+    _nudge(TEST_CONNECTION, cluster_id, QUEUE)
 
 
 def call_files(verb: str, *arguments: Any, timeout_s: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -12,7 +13,17 @@ from django.utils.module_loading import import_string
 
 from . import conf, lifecycle
 from .lifecycle import JobStatus
-from .models import ClusterLink, HpcCluster, HpcJob, JobEvent, LinkState, Worker
+from .models import (
+    ClusterLink,
+    HostKey,
+    HpcCluster,
+    HpcJob,
+    JobEvent,
+    LinkState,
+    LoginAttempt,
+    Procedure,
+    Worker,
+)
 
 RESOURCES: dict[str, type] = {
     "nodes": int,
@@ -36,6 +47,16 @@ UNKNOWN_TO_CLUSTER = "unknown_to_cluster"
 NO_EVIDENCE = "no_evidence"
 LOST_SIGHT = (UNKNOWN_TO_CLUSTER, NO_EVIDENCE)
 """Reasons to block a job of which the cluster tells nothing: its client can be asked again."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """How many logins to a cluster were counted, and how many are allowed."""
+
+    last_minute: int
+    last_hour: int
+    per_minute: int
+    per_hour: int
 
 
 def resources_of(job: HpcJob) -> dict[str, int | str]:
@@ -63,9 +84,11 @@ def misfits(link: ClusterLink | None, asked: dict[str, Any]) -> list[str]:
     known = capabilities.get("resources")  # none at all is known too
     clauses = [f"it knows no {name}" for name in asked if known is not None and name not in known]
     partitions = capabilities.get("partitions") or []
-    partition = asked.get("partition")
-    if partition and partitions and partition not in partitions:
-        clauses.append(f"it has no partition {partition!r} (only {', '.join(partitions)})")
+    # Slurm takes a list, and starts the job in whichever is ready first.
+    # Source: https://slurm.schedmd.com/sbatch.html#OPT_partition
+    wanted = [name for name in str(asked.get("partition") or "").split(",") if name]
+    unknown = [name for name in wanted if name not in partitions] if partitions else []
+    clauses += [f"it has no partition {n!r} (only {', '.join(partitions)})" for n in unknown]
     return clauses
 
 
@@ -82,6 +105,26 @@ def link_of(cluster: HpcCluster) -> ClusterLink | None:
 def is_worker_alive() -> bool:
     """Whether any worker that holds links was heard of of late."""
     return Worker.objects.exclude(older_than("heartbeat_at", WORKER_ALIVE_S)).exists()
+
+
+def logins_spent(cluster_id: int) -> Spent:
+    """How many logins to the cluster were counted lately, by the database's clock."""
+    rows = LoginAttempt.objects.filter(cluster=cluster_id)
+    last_minute = rows.exclude(older_than("at", 60)).count()
+    last_hour = rows.exclude(older_than("at", 3600)).count()
+    settings = conf.get()
+    return Spent(last_minute, last_hour, settings.logins_per_minute, settings.logins_per_hour)
+
+
+def host_keys_of(cluster: HpcCluster) -> list[HostKey]:
+    """All host keys that the cluster ever showed, by address and type."""
+    return list(cluster.host_keys.select_related("confirmed_by"))
+
+
+def latest_procedures(cluster: HpcCluster, limit: int = 5) -> list[Procedure]:
+    """The newest procedures of the cluster with their steps, the newest first."""
+    rows = cluster.procedures.select_related("requested_by").prefetch_related("steps")
+    return list(rows[:limit])
 
 
 def due_pending(cluster_id: int, limit: int) -> list[int]:
@@ -142,9 +185,57 @@ def describe_cluster(cluster: HpcCluster) -> dict[str, Any]:
         "carrier": cluster.carrier,
         "scheduler": cluster.scheduler,
         "mode": cluster.mode,
+        "has_key": bool(cluster.key),
+        "has_password": bool(cluster.password),
         "connected": is_connected(cluster),
         "link": _describe_link(link) if link else None,
+        "login": _describe_login(link) if link else None,
+        "host_keys": [describe_host_key(key) for key in host_keys_of(cluster)],
+        "procedures": [describe_procedure(one) for one in latest_procedures(cluster)],
         "backlog": backlog(cluster.pk),
+    }
+
+
+def describe_host_key(key: HostKey) -> dict[str, Any]:
+    """A host key as JSON."""
+    return {
+        "id": key.pk,
+        "type": key.key_type,
+        "fingerprint": key.fingerprint,
+        "address": key.address,
+        "is_confirmed": key.confirmed_at is not None,
+        "confirmed_at": _iso(key.confirmed_at),
+        "confirmed_by": str(key.confirmed_by) if key.confirmed_by else None,
+        "is_offered": key.is_offered,
+        "first_seen_at": _iso(key.first_seen_at),
+        "seen_at": _iso(key.seen_at),
+    }
+
+
+def describe_procedure(procedure: Procedure) -> dict[str, Any]:
+    """A procedure and its steps as JSON."""
+    by = procedure.requested_by
+    return {
+        "id": procedure.pk,
+        "kind": procedure.kind,
+        "state": procedure.state,
+        "requested_at": _iso(procedure.requested_at),
+        "requested_by": str(by) if by else None,
+        "started_at": _iso(procedure.started_at),
+        "finished_at": _iso(procedure.finished_at),
+        "worker": procedure.worker or None,
+        "reason": procedure.reason,
+        "detail": procedure.detail,
+        "steps": [
+            {
+                "name": step.name,
+                "outcome": step.outcome,
+                "took_s": step.took_s,
+                "detail": step.detail,
+                "at": _iso(step.at),
+            }
+            for step in procedure.steps.all()
+        ],
     }
 
 
@@ -259,6 +350,7 @@ def _describe_link(link: ClusterLink) -> dict[str, Any]:
         "daemon_host": link.daemon_host,
         "daemon_pid": link.daemon_pid,
         "client_version": link.client_version,
+        "client_build": link.client_build,
         "scheduler": link.scheduler,
         "scheduler_version": link.scheduler_version,
         "scheduler_overruled": link.scheduler_overruled,
@@ -269,6 +361,17 @@ def _describe_link(link: ClusterLink) -> dict[str, Any]:
         "blocked_reason": link.blocked_reason,
         "detail": link.blocked_detail,
         "not_before": _iso(link.not_before),
+    }
+
+
+def _describe_login(link: ClusterLink) -> dict[str, Any]:
+    return {
+        "state": link.login_state or "untried",
+        "changed_at": _iso(link.login_changed_at),
+        "reason": link.login_reason,
+        "detail": link.login_detail,
+        "not_before": _iso(link.login_not_before),
+        "spent": asdict(logins_spent(link.pk)),
     }
 
 

@@ -1,9 +1,8 @@
-"""The verbs of a cluster: register, connect, disconnect, bootstrap, adopt, remove."""
+"""The verbs of a cluster: register, change, connect, disconnect, test, bootstrap, adopt, remove."""
 
 from __future__ import annotations
 
-import posixpath
-import re
+from collections.abc import Collection
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -12,21 +11,26 @@ from django.db.models import ProtectedError
 from django.db.models.functions import Now
 
 from .. import conf, errors, publish
-from ..models import Carrier, ClusterLink, HpcCluster, LinkState
-from . import leases
+from ..models import Carrier, ClusterLink, HpcCluster, Kind, LinkState, Procedure
+from . import cluster_fields, host_keys, leases, logins, procedures
 from .moves import UNBLOCKED
 
-UMASK = re.compile(r"0[0-7]{3}")
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+PLACE = frozenset({"host_name", "port", "username", "carrier"})
+"""Where the logins go, and as whom."""
+CREDENTIALS = frozenset({"key", "password"})
+WHERE_IT_WAS: dict[str, Any] = {
+    "address": "",
+    "daemon_host": "",
+    "outlives_login_on": "",
+    "elsewhere_tries": 0,
+    "moved_at": None,
+}
+"""What a link knows of a place; it holds at no other."""
 
 
 def validate(cluster: HpcCluster) -> None:
     """Mend the host and the paths in place; raises Django's ValidationError by field."""
-    problems: dict[str, str] = {}
-    cluster.host_name = cluster.host_name.strip()
-    for check in (_check_host, _check_client_path, _check_python, _check_umask, _check_labels):
-        check(cluster, problems)
+    problems = cluster_fields.check(cluster)
     if problems:
         raise ValidationError(problems)
 
@@ -34,14 +38,49 @@ def validate(cluster: HpcCluster) -> None:
 def register(**fields: Any) -> HpcCluster:
     """A new cluster with these columns, checked in full; Invalid says what is wrong."""
     cluster = HpcCluster(**fields)
-    try:
-        cluster.full_clean()
-    except ValidationError as error:
-        raise errors.Invalid(f"Cluster {cluster.name!r}: {_sentence(error)}") from error
+    _check(cluster)
     with transaction.atomic():
         cluster.save()
         ensure_link(cluster)
     return cluster
+
+
+def change(cluster: HpcCluster, **fields: Any) -> set[str]:
+    """Give a registered cluster these columns, checked in full; returns those that differ now.
+
+    Raises Invalid, and changes nothing then.
+    """
+    before = HpcCluster.objects.get(pk=cluster.pk)
+    for name, value in fields.items():
+        setattr(cluster, name, value)
+    _check(cluster)
+    names = {f.attname for f in HpcCluster._meta.concrete_fields if not f.primary_key}
+    changes = {name for name in names if getattr(cluster, name) != getattr(before, name)}
+    with transaction.atomic():
+        cluster.save()
+        changed(cluster, changes)
+    return changes
+
+
+def changed(cluster: HpcCluster, names: Collection[str]) -> None:
+    """Columns of the cluster were saved anew: another place or other credentials count at once.
+
+    Confirmed host keys stay: they are the cluster's, wherever it moves.
+    """
+    is_elsewhere = bool(PLACE.intersection(names))
+    if not is_elsewhere and not CREDENTIALS.intersection(names):
+        return
+    with transaction.atomic():
+        link = _locked_link(cluster)
+        logins.forgive(cluster.pk)
+        columns = dict(WHERE_IT_WAS) if is_elsewhere else {}
+        if is_elsewhere and link.wanted and link.holder:
+            columns["bootstrap_requested_at"] = Now()  # its holder is linked to the old place
+        if link.blocked_reason != leases.COPY:
+            columns |= _tried_anew(link)
+        ClusterLink.objects.filter(pk=cluster.pk).update(**columns)
+        if link.wanted:
+            publish.connect(cluster.pk)
 
 
 def ensure_link(cluster: HpcCluster) -> ClusterLink:
@@ -51,16 +90,12 @@ def ensure_link(cluster: HpcCluster) -> ClusterLink:
 
 def connect(cluster: HpcCluster, force: bool = False) -> None:
     """Want a link: whatever holds it back is lifted. `force`: also see to the daemon anew."""
+    _refuse_unready(cluster)
     with transaction.atomic():
-        link = ClusterLink.objects.select_for_update().get(pk=ensure_link(cluster).pk)
-        if link.blocked_reason == leases.COPY:
-            raise errors.Invalid(
-                f"Cluster {cluster.name} belongs to another instance, this database is a copy:"
-                f" take it over with `hpc adopt {cluster.name}`, or leave it alone."
-            )
-        columns: dict[str, Any] = {"wanted": True, "failures": 0, **UNBLOCKED}
-        if link.state == LinkState.BLOCKED:
-            columns["state"] = LinkState.DOWN
+        link = _locked_link(cluster)
+        _refuse_copy(cluster, link)
+        logins.forgive(cluster.pk)
+        columns: dict[str, Any] = {"wanted": True, **_tried_anew(link)}
         if force:
             columns["bootstrap_requested_at"] = Now()
         ClusterLink.objects.filter(pk=cluster.pk).update(**columns)
@@ -73,15 +108,31 @@ def disconnect(cluster: HpcCluster) -> None:
         ClusterLink.objects.filter(pk=ensure_link(cluster).pk).update(
             wanted=False, bootstrap_requested_at=None
         )
+        procedures.withdraw(cluster.pk, Kind.BOOTSTRAP, "The cluster was disconnected before.")
         publish.disconnect(cluster.pk)
 
 
-def bootstrap(cluster: HpcCluster) -> None:
-    """Have the daemon started if none answers; a worker does it."""
+def test(cluster: HpcCluster, by: Any = None) -> Procedure:
+    """Have a worker log in and look, step by step; nothing is changed on the cluster."""
+    _refuse_unready(cluster)
     with transaction.atomic():
         ensure_link(cluster)
+        logins.forgive(cluster.pk)
+        procedure = procedures.request(cluster, Kind.TEST, by)
+        publish.test_connection(cluster.pk)
+    return procedure
+
+
+def bootstrap(cluster: HpcCluster, by: Any = None) -> Procedure:
+    """Have the daemon started if none answers; a worker does it, step by step."""
+    _refuse_unready(cluster)
+    with transaction.atomic():
+        _refuse_copy(cluster, _locked_link(cluster))
+        logins.forgive(cluster.pk)
         request_bootstrap(cluster.pk)
+        procedure = procedures.request(cluster, Kind.BOOTSTRAP, by)
         publish.bootstrap(cluster.pk)
+    return procedure
 
 
 def request_bootstrap(cluster_id: int) -> None:
@@ -100,7 +151,7 @@ def adopt(cluster: HpcCluster) -> None:
     """
     instance_id = conf.get().instance_id
     with transaction.atomic():
-        link = ClusterLink.objects.select_for_update().get(pk=ensure_link(cluster).pk)
+        link = _locked_link(cluster)
         if link.instance_id in ("", instance_id):
             raise errors.Invalid(f"Cluster {cluster.name} is this instance's own already.")
         ClusterLink.objects.filter(pk=link.pk).update(
@@ -134,64 +185,48 @@ def remove(cluster: HpcCluster) -> None:
         ) from error
 
 
-def _check_host(cluster: HpcCluster, problems: dict[str, str]) -> None:
-    if cluster.carrier != Carrier.LOCAL:
+def _check(cluster: HpcCluster) -> None:
+    try:
+        cluster.full_clean()
+    except ValidationError as error:
+        raise errors.Invalid(f"Cluster {cluster.name!r}: {_sentence(error)}") from error
+
+
+def _refuse_unready(cluster: HpcCluster) -> None:
+    """No login is asked for that is bound to fail; the sentence says what to do first."""
+    if cluster.carrier != Carrier.SSH:
         return
-    if not conf.get().allow_local_carrier:
-        problems["carrier"] = (
-            "The local carrier runs code as the worker's own user: set HPC_ALLOW_LOCAL_CARRIER"
-            " to allow it."
+    if not cluster.key and not cluster.password:
+        raise errors.Invalid(
+            f"Cluster {cluster.name} has neither a private key nor a password: enter one of them"
+            f" first (hpc cluster set {cluster.name} --key-file ...)."
         )
-    elif cluster.host_name not in LOCAL_HOSTS:
-        problems["host_name"] = (
-            f"The local carrier reaches the worker's own machine only, not"
-            f" {cluster.host_name!r}: the host must be localhost."
-        )
-
-
-def _check_client_path(cluster: HpcCluster, problems: dict[str, str]) -> None:
-    path = cluster.client_path.strip()
-    if path.startswith("~"):
-        problems["client_path"] = f"{path!r}: write the home directory out; ~ is not understood."
-    elif not path.startswith("/"):
-        problems["client_path"] = f"{path!r} is relative: it must be an absolute path."
-    elif CONTROL_CHARACTERS.search(path):
-        problems["client_path"] = "The path holds a line end or another control character."
-    else:
-        path = posixpath.normpath(path)
-        if posixpath.basename(path) == "client.py":
-            path = posixpath.dirname(path)
-        cluster.client_path = "/" + path.lstrip("/")
-        if cluster.client_path == "/":
-            problems["client_path"] = "The client can't live in the root directory."
-
-
-def _check_python(cluster: HpcCluster, problems: dict[str, str]) -> None:
-    cluster.python = cluster.python.strip()
-    if CONTROL_CHARACTERS.search(cluster.python):
-        problems["python"] = "The name holds a line end or another control character."
-    if "\0" in cluster.setup_commands:
-        problems["setup_commands"] = "The commands hold a NUL character."
-    cluster.setup_commands = cluster.setup_commands.replace("\r\n", "\n")
-
-
-def _check_umask(cluster: HpcCluster, problems: dict[str, str]) -> None:
-    if not UMASK.fullmatch(cluster.umask):
-        return  # the field says so itself
-    umask = int(cluster.umask, 8)
-    if not umask & 0o002:
-        problems["umask"] = f"{cluster.umask} would let anybody write: use 0077 or 0027."
-    elif umask & 0o700:
-        problems["umask"] = (
-            f"{cluster.umask} would bar the account from its own jobs' directories: use 0077 or"
-            " 0027."
+    if not host_keys.pinned(cluster.pk):
+        raise errors.Invalid(
+            f"No host key of cluster {cluster.name} is confirmed: fetch its host keys, compare"
+            " their fingerprints with those that the site publishes, and confirm them first (hpc"
+            f" cluster host-key {cluster.name} --fetch)."
         )
 
 
-def _check_labels(cluster: HpcCluster, problems: dict[str, str]) -> None:
-    cluster.labels = {} if cluster.labels is None else cluster.labels
-    if not isinstance(cluster.labels, dict):
-        problems["labels"] = 'Labels must be an object such as {"site": "north"}.'
+def _refuse_copy(cluster: HpcCluster, link: ClusterLink) -> None:
+    if link.blocked_reason == leases.COPY:
+        raise errors.Invalid(
+            f"Cluster {cluster.name} belongs to another instance, this database is a copy:"
+            f" take it over with `hpc adopt {cluster.name}`, or leave it alone."
+        )
+
+
+def _locked_link(cluster: HpcCluster) -> ClusterLink:
+    return ClusterLink.objects.select_for_update().get(pk=ensure_link(cluster).pk)
+
+
+def _tried_anew(link: ClusterLink) -> dict[str, Any]:
+    """The columns of a link that nothing holds back any more."""
+    columns: dict[str, Any] = {"failures": 0, **UNBLOCKED}
+    if link.state == LinkState.BLOCKED:
+        columns["state"] = LinkState.DOWN
+    return columns
 
 
 def _sentence(error: ValidationError) -> str:

@@ -75,6 +75,7 @@ logger = logging.getLogger(__name__)
 
 WELCOME_COLUMNS = {
     "client_version": "client_version",
+    "build_hash": "client_build",
     "host": "daemon_host",
     "pid": "daemon_pid",
     "scheduler": "scheduler",
@@ -109,6 +110,7 @@ def record_up(cluster_id: int, epoch: int, welcome: Mapping[str, Any]) -> bool:
             **UNBLOCKED,
             state=LinkState.UP,
             failures=0,
+            elsewhere_tries=0,
             instance_id=conf.get().instance_id,
             last_heard_at=Now(),
         )

@@ -8,12 +8,22 @@ from pytest_django import Settings
 
 from controller import errors, publish
 from controller.lifecycle import JobStatus
-from controller.models import ClusterLink, HpcCluster, LinkState
-from controller.services import clusters, links
+from controller.models import (
+    Carrier,
+    ClusterLink,
+    HpcCluster,
+    Kind,
+    LinkState,
+    LoginState,
+    ProcedureState,
+)
+from controller.services import clusters, host_keys, links, logins
 
 from .conftest import MakeJob
 
 GOOD = {"name": "n", "host_name": "localhost", "client_path": "/opt/hpc"}
+SSH = {**GOOD, "host_name": "login.example.org", "username": "ada", "password": "secret"}
+OFFERED = ("ssh-ed25519", "SHA256:" + 43 * "A", "10.0.0.7")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +49,16 @@ def test_a_path_is_mended(db: None, path: str, kept: str) -> None:
         ("client_path", "/a\nb"),
         ("client_path", ""),
         ("host_name", ""),
-        ("host_name", "example.org"),
+        ("host_name", "http://example.org"),
+        ("host_name", "ada@example.org"),
+        ("host_name", "example.org:22"),
+        ("host_name", "[::1]:22"),
+        ("host_name", "-oProxyCommand=x"),
+        ("host_name", "10.0.0.256"),
+        ("host_name", "höst.example.org"),
+        ("username", "-l"),
+        ("username", "a b"),
+        ("username", "a" * 65),
         ("port", 0),
         ("port", 65536),
         ("name", "a b"),
@@ -76,6 +95,39 @@ def test_the_local_carrier_must_be_allowed(db: None, settings: Settings) -> None
         clusters.register(**GOOD)
 
 
+@pytest.mark.parametrize(
+    ("host", "kept", "carrier"),
+    [
+        ("localhost", "localhost", Carrier.LOCAL),
+        ("[::1]", "::1", Carrier.LOCAL),
+        (" login.example.org ", "login.example.org", Carrier.SSH),
+        ("[2001:db8::7]", "2001:db8::7", Carrier.SSH),
+        ("10.0.0.7", "10.0.0.7", Carrier.SSH),
+        ("fe80::1%eth0", "fe80::1%eth0", Carrier.SSH),
+    ],
+)
+def test_the_host_says_what_carries_the_bytes(
+    db: None, host: str, kept: str, carrier: Carrier
+) -> None:
+    made = clusters.register(**{**SSH, "host_name": host})
+    assert (made.host_name, made.carrier) == (kept, carrier)
+
+
+def test_localhost_over_ssh_must_be_chosen_where_the_local_carrier_is_off(
+    db: None, settings: Settings
+) -> None:
+    settings.HPC_ALLOW_LOCAL_CARRIER = False
+    with pytest.raises(errors.Invalid, match=r"carrier: localhost .* choose SSH"):
+        clusters.register(**{**SSH, "host_name": "localhost"})
+    made = clusters.register(**{**SSH, "host_name": "localhost", "carrier": "ssh"})
+    assert made.carrier == Carrier.SSH
+
+
+def test_ssh_needs_a_user(db: None) -> None:
+    with pytest.raises(errors.Invalid, match=r"username: Enter the account on login\.example\.org"):
+        clusters.register(**{**SSH, "username": ""})
+
+
 def test_names_are_unique(cluster: HpcCluster) -> None:
     with pytest.raises(errors.Invalid, match="already exists"):
         clusters.register(**{**GOOD, "name": cluster.name})
@@ -83,8 +135,8 @@ def test_names_are_unique(cluster: HpcCluster) -> None:
 
 def test_a_form_is_told_by_field(db: None) -> None:
     with pytest.raises(ValidationError) as caught:
-        HpcCluster(**{**GOOD, "client_path": "x", "host_name": "y"}).clean()
-    assert set(caught.value.message_dict) == {"client_path", "host_name"}
+        HpcCluster(**{**GOOD, "client_path": "x", "host_name": "y z"}).clean()
+    assert set(caught.value.message_dict) == {"client_path", "host_name", "username"}
 
 
 def test_connecting_lifts_what_held_the_link_back(
@@ -136,3 +188,75 @@ def test_a_cluster_is_forgotten_only_when_nothing_hangs_on_it(
     job.delete()
     clusters.remove(cluster)
     assert not HpcCluster.objects.exists()
+
+
+def test_a_bootstrap_that_nobody_took_up_is_withdrawn_with_the_link(cluster: HpcCluster) -> None:
+    asked = clusters.bootstrap(cluster)
+    clusters.disconnect(cluster)
+    asked.refresh_from_db()
+    assert (asked.state, asked.reason) == (ProcedureState.FAILED, "withdrawn")
+
+
+@pytest.mark.parametrize("verb", [clusters.connect, clusters.test, clusters.bootstrap])
+def test_no_login_is_asked_for_that_is_bound_to_fail(db: None, verb: Any, sent: Any) -> None:
+    cluster = clusters.register(**SSH)
+    HpcCluster.objects.filter(pk=cluster.pk).update(password="")
+    with pytest.raises(errors.Invalid, match="neither a private key nor a password"):
+        verb(HpcCluster.objects.get())
+    with pytest.raises(errors.Invalid, match="No host key of cluster n is confirmed"):
+        verb(cluster)
+    assert not cluster.procedures.exists()
+    assert not ClusterLink.objects.get().wanted
+    host_keys.record(cluster.pk, [OFFERED])
+    host_keys.confirm(cluster, [cluster.host_keys.get().pk])
+    verb(cluster)
+
+
+def test_a_test_is_a_procedure_and_a_nudge(
+    cluster: HpcCluster, sent: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        asked = [clusters.test(cluster), clusters.test(cluster)]
+    assert asked[0] == asked[1] == cluster.procedures.get(kind=Kind.TEST)
+    assert sent == [(publish.TEST_CONNECTION, cluster.pk, "hpc")] * 2
+
+
+def refused(cluster: HpcCluster) -> ClusterLink:
+    """The cluster's link after its credentials were refused."""
+    attempt = logins.ask(cluster.pk, "control")
+    assert isinstance(attempt, logins.Allowed)
+    logins.told(cluster.pk, attempt.attempt_id, "login_refused", "No.", is_refusal=True)
+    link = ClusterLink.objects.get(pk=cluster.pk)
+    assert link.login_state == LoginState.REFUSED
+    return link
+
+
+def test_other_credentials_are_tried_at_once(cluster: HpcCluster, lease: links.Lease) -> None:
+    refused(cluster)
+    links.record_blocked(cluster.pk, lease.epoch, "login_refused", "No.")
+    assert clusters.change(cluster, password="other") == {"password"}
+    link = ClusterLink.objects.get(pk=cluster.pk)
+    assert (link.state, link.blocked_reason, link.login_state) == (LinkState.DOWN, "", "")
+    assert link.bootstrap_requested_at is None
+
+
+def test_another_place_is_seen_to_by_the_holder_of_the_link(
+    cluster: HpcCluster, lease: links.Lease
+) -> None:
+    ClusterLink.objects.update(address="10.0.0.7", outlives_login_on="login1")
+    assert clusters.change(cluster, port=2222) == {"port"}
+    link = ClusterLink.objects.get(pk=cluster.pk)
+    assert (link.address, link.outlives_login_on) == ("", "")
+    assert links.requested([cluster.pk]).bootstrap == {cluster.pk}
+
+
+def test_what_concerns_no_login_leaves_the_link_alone(cluster: HpcCluster) -> None:
+    refused(cluster)
+    assert clusters.change(cluster, umask="0027") == {"umask"}
+    assert ClusterLink.objects.get().login_state == LoginState.REFUSED
+
+
+def test_a_change_that_is_refused_changes_nothing(cluster: HpcCluster) -> None:
+    with pytest.raises(errors.Invalid, match="host_name"):
+        clusters.change(cluster, port=2222, host_name="a b")
+    assert HpcCluster.objects.get().port == 22
