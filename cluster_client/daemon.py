@@ -151,9 +151,7 @@ class Daemon:
         self._server.stop()
         self._hub.stop(DRAIN_LIMIT_S)  # requests that are being carried out are answered
         self._engine.stop()
-        self._registration.note_death(
-            f"pid {self.entry.pid}, generation {self.entry.generation}: {self._cause}"
-        )
+        self._registration.note_death(self._cause)
         try:
             self._registration.withdraw()
         except errors.NotStored as error:

@@ -47,7 +47,7 @@ class Registration:
             cause = f"pid {previous.pid}, generation {previous.generation}: {registry.VANISHED}"
         else:
             cause = f"generation {previous.generation} on {previous.host}: replaced from here."
-        self.note_death(cause)
+        _note_last_death(self._filesystem, self._directory, cause)
         return cause
 
     def publish(self, socket_path: str) -> None:
@@ -69,13 +69,8 @@ class Registration:
             self._remove_pid_file(path)
 
     def note_death(self, cause: str) -> None:
-        """Leave the cause for the next greeting."""
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        path = os.path.join(self._directory, registry.LAST_DEATH)
-        try:
-            self._filesystem.write_durably(path, f"{at} {cause}\n".encode())
-        except errors.NotStored as error:
-            logger.warning("last_death_not_stored", extra={"why": str(error)})
+        """Leave the cause of our own end for the next greeting."""
+        note_death(self._filesystem, self._directory, self.entry, cause)
 
     def write_pid_file(self) -> None:
         """Tell people our pid; where another user's file is in the way, in the state directory.
@@ -104,6 +99,23 @@ class Registration:
             return
         except OSError as error:
             logger.warning("pid_file_kept", extra={"path": path, "why": str(error)})
+
+
+def note_death(
+    filesystem: Filesystem, state_directory: str, entry: registry.Entry, cause: str
+) -> None:
+    """Leave the cause of the end of `entry` for the next greeting."""
+    text = f"pid {entry.pid}, generation {entry.generation}: {cause}"
+    _note_last_death(filesystem, state_directory, text)
+
+
+def _note_last_death(filesystem: Filesystem, state_directory: str, text: str) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    path = os.path.join(state_directory, registry.LAST_DEATH)
+    try:
+        filesystem.write_durably(path, f"{at} {text}\n".encode())
+    except errors.NotStored as error:
+        logger.warning("last_death_not_stored", extra={"why": str(error)})
 
 
 def _overwrite(path: str, text: bytes) -> None:

@@ -23,6 +23,7 @@ from . import (
     errors,
     host,
     lines,
+    registration,
     registry,
     socket_directory,
     sources,
@@ -59,14 +60,15 @@ def start_command(key: str) -> int:
 def make_way(settings: Settings) -> Union[Answer, SocketDirectory]:
     """The locked directory for a new daemon, or the answer why none is to be started.
 
-    A daemon of an older generation on this host is fenced off first, then told to end; one on
-    another host finds out by the fence.
+    A daemon of an older generation on this host is told to end and may store what is in flight; if
+    it takes too long, or stands still, it is fenced off. One on another host finds out by the fence
+    of the new daemon.
     """
     account.check_user(settings.allow_root)
     account.make_directory(settings.state_directory)
     fence = Fence(Filesystem(), settings.state_directory, settings.generation)
     deadline = time.monotonic() + RETIRE_LIMIT_S
-    is_told = False
+    told: Optional[registry.Entry] = None
     while True:
         newest = fence.read().generation
         if newest > settings.generation:
@@ -75,21 +77,29 @@ def make_way(settings: Settings) -> Union[Answer, SocketDirectory]:
         answer = None if entry is None else _judge(entry, settings)
         if answer is not None:
             return answer
-        is_older_alive = entry is not None and entry.is_alive()
-        if entry is not None and is_older_alive and not is_told:
-            fence.take()
-            control.terminate(entry)
-            is_told = True
+        older = entry if entry is not None and entry.is_alive() else None
+        if older is not None and not older.is_same_process(told):
+            control.terminate(older)
+            told = older
         directory = None
-        if not is_older_alive:
+        if older is None:
             directory = socket_directory.acquire(settings.state_directory)
-        is_frozen = entry is not None and is_older_alive and host.is_frozen(entry.pid)
+        is_frozen = older is not None and host.is_frozen(older.pid)
         if directory is None and (is_frozen or time.monotonic() > deadline):
             # Fenced off, the older daemon can harm nothing when it wakes.
+            fence.take()
             directory = socket_directory.fresh()
         if directory is not None:
+            _note_retirement(settings, told)
             return directory
         time.sleep(LOOK_INTERVAL_S)  # nothing announces that another process lets go
+
+
+def _note_retirement(settings: Settings, told: Optional[registry.Entry]) -> None:
+    """Say why the older daemon ended; of one that vanished the new one tells by itself."""
+    if told is not None and registry.read(settings.state_directory) is None:
+        cause = f"retired: generation {settings.generation} took over"
+        registration.note_death(Filesystem(), settings.state_directory, told, cause)
 
 
 def failure(error: Exception) -> Answer:
