@@ -1,4 +1,11 @@
-"""Which client this is: its version and a hash of its files."""
+"""Which client this is: its version and a hash of its files.
+
+Rules:
+- Of one file, the hash is that of its bytes, which is in its name too: who has made the file knows
+  the hash of the client that runs from it, without running it.
+- Of a directory, it is taken over the names and contents of the program's files; the site's
+  settings are left out.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +19,20 @@ HASH_DIGITS = 16
 
 
 def build_hash() -> str:
-    """A hash over the names and contents of the program's files, the site's settings left out."""
-    digest = hashlib.sha256()
+    """16 hex digits that tell this client from every other one."""
     program = sources.program()
-    for name in _files(os.path.dirname(program)) if program.endswith("client.py") else [program]:
-        digest.update(os.path.relpath(name, os.path.dirname(program)).encode() + b"\0")
-        with open(name, "rb") as file:
-            digest.update(hashlib.sha256(file.read()).digest())
+    if not program.endswith("client.py"):
+        return _sha256(program).hex()[:HASH_DIGITS]
+    top = os.path.dirname(program)
+    digest = hashlib.sha256()
+    for name in _files(top):
+        digest.update(os.path.relpath(name, top).encode() + b"\0" + _sha256(name))
     return digest.hexdigest()[:HASH_DIGITS]
+
+
+def _sha256(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).digest()
 
 
 def _files(top: str) -> list[str]:

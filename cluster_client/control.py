@@ -9,7 +9,8 @@ import sys
 import time
 from typing import Any, Optional
 
-from . import dial, registry, sources
+from . import build, dial, registry, sources
+from .protocol import messages
 
 STATUS_LIMIT_S = 10.0
 STATUS_LIMIT_BYTES = 1 << 20
@@ -34,6 +35,13 @@ def status_command(key: str, as_json: bool) -> int:
         "detail": found.detail,
         "host": found.host,
         "last_death": found.last_death,
+        "build_hash": found.build_hash,
+        "versions": list(found.versions),
+        "installed": {
+            "version": build.VERSION,
+            "build_hash": build.build_hash(),
+            "versions": list(messages.VERSIONS),
+        },
         "daemon": daemon,
     }
     sys.stdout.write(json.dumps(document) + "\n" if as_json else _page(document))

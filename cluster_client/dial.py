@@ -37,6 +37,7 @@ class Answer(NamedTuple):
     versions: tuple[int, ...] = ()
     last_death: str = ""
     link: Optional[socket.socket] = None
+    build_hash: str = ""
 
 
 def main(key: str, versions: tuple[int, ...] = ()) -> int:
@@ -51,6 +52,7 @@ def main(key: str, versions: tuple[int, ...] = ()) -> int:
         host=answer.host,
         detail=answer.detail,
         versions=list(answer.versions),
+        build_hash=answer.build_hash,
         last_death=answer.last_death,
     )
     if answer.link is not None:
@@ -78,7 +80,7 @@ def find(state_directory: str, versions: tuple[int, ...] = ()) -> Answer:
     if entry is None:
         detail = f"The registry in {state_directory} is damaged."
         return Answer("stale", here, detail, (), last_death)
-    return _judge(entry, versions, last_death)
+    return _judge(entry, versions, last_death)._replace(build_hash=entry.build_hash)
 
 
 def _judge(entry: registry.Entry, versions: tuple[int, ...], last_death: str) -> Answer:
