@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from workers.links import client_archive
+
+from .clusters import KEY, Cluster
 from .site import Site
 
 
@@ -18,3 +21,24 @@ def site(service_directory: Path) -> Iterator[Site]:
     made = Site(directory)
     yield made
     assert not made.close()
+
+
+@pytest.fixture(scope="session")
+def archive() -> client_archive.Archive:
+    return client_archive.build()
+
+
+@pytest.fixture
+def make(site: Site) -> Iterator[Callable[..., Cluster]]:
+    """Makes clusters; their daemons are stopped."""
+    made: list[Cluster] = []
+
+    def one(name: str, home: str = "", **options: str) -> Cluster:
+        account = site.add_account(name, home=home)
+        made.append(Cluster(site, site.server(**options), account))
+        return made[-1]
+
+    yield one
+    for cluster in made:
+        if (cluster.path / "state" / KEY / "registry").exists():
+            cluster.stop()

@@ -2,176 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster_client.protocol import messages
-from ops import processes, sshd
+from ops import processes
 from workers.links import (
     bridge,
     carriers,
     client_archive,
-    connection,
     data,
     errors,
     provision,
     ssh_carrier,
     steps,
     upload,
-    watchdog,
 )
 from workers.operations import bootstrap
 
+from .clusters import KEY, Cluster, bring_up, greeted
 from .site import Site, frozen
 
 CHECKOUT = Path(__file__).parents[3]
-KEY = "portal.1"
 HOME_OF_140_BYTES = "h" * 140
-QUICK = {
-    "HPC_SCHEDULER_CLASS": "local",
-    "HPC_POLL_INTERVAL_S": 0.5,
-    "HPC_HINT_INTERVAL_S": 0.1,
-}
-
-
-@pytest.fixture(scope="session")
-def archive() -> client_archive.Archive:
-    return client_archive.build()
-
-
-class Cluster:
-    """One account on one server, and a plan for it."""
-
-    def __init__(
-        self, site: Site, server: sshd.Sshd, account: sshd.Account, place: str = "client"
-    ) -> None:
-        self.site = site
-        self.server = server
-        self.account = account
-        self.path = account.home / place
-        self.installation = bridge.Installation(str(self.path))
-        self.steps: list[steps.Step] = []
-
-    def carrier(self, **options: object) -> ssh_carrier.SshCarrier:
-        return self.site.carrier(self.server, self.account.name, **options)
-
-    def plan(self, *, is_attached: bool = False) -> bootstrap.Plan:
-        document = {
-            "instance_id": "portal",
-            "cluster_id": 1,
-            "settings": {**QUICK, "HPC_DAEMON_PID_FILE": str(self.account.home / "pid")},
-            "setup_commands": "",
-            "umask": "0077",
-            "group": "",
-        }
-        return bootstrap.Plan(1, KEY, "ssh", self.installation, is_attached, document)
-
-    def status(self) -> dict[str, Any]:
-        """What the daemon says of itself."""
-        with self.carrier() as carrier:
-            done = carrier.run(self.installation.command("status", KEY, "--json"))
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    def stop(self) -> None:
-        with self.carrier() as carrier:
-            assert carrier.run(self.installation.command("stop", KEY)).status == 0
-
-
-@pytest.fixture
-def make(site: Site) -> Iterator[Callable[..., Cluster]]:
-    """Makes clusters; their daemons are stopped."""
-    made: list[Cluster] = []
-
-    def one(name: str, home: str = "", **options: str) -> Cluster:
-        account = site.add_account(name, home=home)
-        made.append(Cluster(site, site.server(**options), account))
-        return made[-1]
-
-    yield one
-    for cluster in made:
-        if (cluster.path / "state" / KEY / "registry").exists():
-            cluster.stop()
-
-
-class Listener:
-    """Keeps what the link tells."""
-
-    def __init__(self) -> None:
-        self.events: list[messages.Event] = []
-        self.has_ended = threading.Event()
-
-    def may_send(self) -> bool:
-        return True
-
-    def on_notice(self, message: Any) -> None:
-        if isinstance(message, messages.Event):
-            self.events.append(message)
-
-    def on_closed(self, reason: str) -> None:
-        self.has_ended.set()
-
-    def kinds(self) -> list[str]:
-        return [event.kind for event in self.events]
-
-
-@contextmanager
-def greeted(
-    channel: Any, deadline_s: float = 15.0
-) -> Iterator[tuple[connection.Connection, Listener, messages.Welcome]]:
-    """A link on which the events flow."""
-    listener, dog = Listener(), watchdog.Watchdog(deadline_s)
-    link = connection.Connection(
-        channel, listener, dog, name="test", ping_interval_s=deadline_s / 5, connect_limit_s=10
-    )
-    try:
-        hello = messages.Hello((1,), "portal", 1, epoch=1, generation=1)
-        welcome = link.ask(hello, 10).wait()
-        assert isinstance(welcome, messages.Welcome), welcome
-        link.ask(messages.Compare(()), 10).wait()
-        link.notify(messages.Ack(welcome.outbox_id, welcome.first_seq - 1))
-        yield link, listener, welcome
-    finally:
-        link.close("The test is over.")
-        assert listener.has_ended.wait(5)
-        dog.stop()
-
-
-def run_job(link: connection.Connection, listener: Listener, tag: str) -> messages.Event:
-    """Submit a job and wait for its end."""
-    script = "#!/bin/sh\necho hello from $PWD\nexit 3\n"
-    sha256 = hashlib.sha256(script.encode()).hexdigest()
-    answer = link.ask(messages.Submit(tag, 1, script, sha256), 30).wait()
-    assert isinstance(answer, messages.Submitted), answer
-    assert processes.wait_until(lambda: "ended" in listener.kinds(), 20), listener.events
-    return next(event for event in listener.events if event.kind == "ended")
-
-
-def bring_up(cluster: Cluster, archive: client_archive.Archive, **options: Any) -> float:
-    """The whole bootstrap, with a job at its end; how long it took until the link was greeted."""
-    begun_at = time.monotonic()
-    with cluster.carrier() as carrier:
-        provision.ensure_client(
-            carrier, cluster.installation, lambda: archive, cluster.steps.append
-        )
-        channel = bootstrap.ensure_daemon(cluster.plan(**options), carrier, lambda: 1)
-    with greeted(channel) as (link, listener, _):
-        took_s = time.monotonic() - begun_at
-        tag = "j" + hashlib.sha256(str(time.monotonic()).encode()).hexdigest()[:14].translate(
-            str.maketrans("0189", "abcd")
-        )
-        assert run_job(link, listener, tag).data["exit_code"] == 3
-    return took_s
 
 
 # The client ---------------------------------------------------------------------------------------
