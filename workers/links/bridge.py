@@ -5,6 +5,7 @@ The client's first word is one line, `HPC-BRIDGE 1 {json}`; start-up files may p
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from . import carriers, clock, errors
 MARKER = b"HPC-BRIDGE 1 "
 NOISE_LIMIT_BYTES = 256 << 10
 LINE_LIMIT_BYTES = 64 << 10
+STATUS_LIMIT_S = 30.0
 
 FIND_PYTHON = """\
 say() { printf 'HPC-BRIDGE 1 {"status": "%s"}\\n' "$1"; exit 1; }
@@ -96,6 +98,7 @@ class Marker:
     detail: str = ""
     code: str = ""
     versions: tuple[int, ...] = ()
+    build_hash: str = ""
     last_death: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
 
@@ -135,6 +138,7 @@ def read_marker(channel: carriers.Channel, limit_s: float) -> Marker:
         detail=str(said.get("detail", "")),
         code=str(said.get("code", "")),
         versions=tuple(v for v in said.get("versions") or () if isinstance(v, int)),
+        build_hash=str(said.get("build_hash") or ""),
         last_death=str(said.get("last_death") or ""),
         fields=said,
     )
@@ -142,14 +146,7 @@ def read_marker(channel: carriers.Channel, limit_s: float) -> Marker:
 
 def read_json_line(channel: carriers.Channel, limit_s: float) -> dict[str, Any]:
     """One line of JSON, an object. Raises CannotConnect."""
-    ends_at = clock.now() + limit_s
-    line = b""
-    while b"\n" not in line:
-        line += _receive(channel, ends_at, "a line of the client", line)
-        if len(line) > LINE_LIMIT_BYTES:
-            raise errors.CannotConnect("no_bridge", "The client's line has no end.")
-    line, _, rest = line.partition(b"\n")
-    channel.unread(rest)
+    line = _receive_line(channel, clock.now() + limit_s, "a line of the client")
     try:
         said = json.loads(line)
     except ValueError as problem:
@@ -159,6 +156,27 @@ def read_json_line(channel: carriers.Channel, limit_s: float) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise errors.CannotConnect("no_bridge", f"The client's line is odd: {_printable(line)}")
     return said
+
+
+def status(
+    carrier: carriers.Carrier, installation: Installation, key: str, limit_s: float = STATUS_LIMIT_S
+) -> dict[str, Any]:
+    """What `client.py status` tells of the daemon of `key`. Raises CannotConnect."""
+    channel = carrier.open(installation.command("status", key, "--json"))
+    try:
+        ends_at = clock.now() + limit_s
+        noise = b""
+        while len(noise) <= NOISE_LIMIT_BYTES:
+            line = _receive_line(channel, ends_at, "the daemon's status", noise)
+            with contextlib.suppress(ValueError):
+                said = json.loads(line.removeprefix(MARKER))
+                if isinstance(said, dict) and "status" in said:
+                    refuse_absent(Marker(str(said["status"])), installation)
+                    return said
+            noise += line
+    finally:
+        channel.close()
+    raise errors.CannotConnect("no_bridge", "The client does not tell of its daemon.")
 
 
 def start_daemon(
@@ -189,8 +207,8 @@ def refuse_absent(marker: Marker, installation: Installation) -> None:
     if marker.status == "no_client":
         raise errors.CannotConnect(
             "no_client",
-            f"There is no client.py in {installation.client_path} on the cluster. "
-            "Install the client there, or correct the cluster's client path.",
+            f"There is no whole client in {installation.client_path} on the cluster. Bootstrap "
+            "the cluster, or correct its client path.",
             transient=False,
         )
     if marker.status == "no_python":
@@ -201,6 +219,19 @@ def refuse_absent(marker: Marker, installation: Installation) -> None:
             "Name one in the cluster's Python field.",
             transient=False,
         )
+
+
+def _receive_line(
+    channel: carriers.Channel, ends_at: float, what: str, before: bytes = b""
+) -> bytes:
+    line = b""
+    while b"\n" not in line:
+        line += _receive(channel, ends_at, what, before + line)
+        if len(line) > LINE_LIMIT_BYTES:
+            raise errors.CannotConnect("no_bridge", "The client's line has no end.")
+    line, _, rest = line.partition(b"\n")
+    channel.unread(rest)
+    return line
 
 
 def _receive(channel: carriers.Channel, ends_at: float, what: str, so_far: bytes) -> bytes:

@@ -40,8 +40,18 @@ class Archive:
         return hashlib.sha256(self.data).hexdigest()
 
     @property
+    def build_hash(self) -> str:
+        """What a daemon that runs from it says of itself. See cluster_client/build.py."""
+        return self.sha256[:HASH_DIGITS]
+
+    @property
     def name(self) -> str:
-        return f"client-{self.sha256[:HASH_DIGITS]}.pyz"
+        return name_of(self.build_hash)
+
+
+def name_of(build_hash: str) -> str:
+    """The file from which a daemon of this build runs."""
+    return f"client-{build_hash}.pyz"
 
 
 def build() -> Archive:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ class Found:
     is_there: bool
     python: str
     executable: str
+    previous: str = ""
+    archives: tuple[str, ...] = ()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a client is there that can be started, be it ours or not."""
+        return self.kind == BY_HAND or (self.kind == ARCHIVE and self.current in self.archives)
 
     def is_ready(self, archive: Archive) -> bool:
         """Whether nothing is to be put there."""
@@ -52,21 +60,29 @@ def look(carrier: carriers.Carrier, installation: bridge.Installation, archive: 
         is_there=said.get("is_there") is True,
         python=".".join(map(str, said.get("python") or ())),
         executable=str(said.get("executable", "")),
+        previous=str(said.get("previous", "")),
+        archives=tuple(map(str, said.get("archives") or ())),
     )
 
 
-def put(carrier: carriers.Carrier, installation: bridge.Installation, archive: Archive) -> None:
+def put(
+    carrier: carriers.Carrier,
+    installation: bridge.Installation,
+    archive: Archive,
+    kept: Sequence[str] = (),
+) -> None:
     """Put the archive there and make it the current client. Raises CannotConnect.
 
-    Never over an installation by hand: `look` first. The one that was current stays.
+    Never over an installation by hand: `look` first. The one that was current stays, and so do
+    those named by `kept` and those that daemons run from.
     """
     stub = (REMOTE / "client_stub.py").read_text()
-    words = (installation.client_path.rstrip("/"), archive.name, archive.sha256, stub)
+    words = (installation.client_path.rstrip("/"), archive.name, archive.sha256, stub, *kept)
     _ask(carrier, installation, ("put", *words), archive.data, PUT_LIMIT_S)
 
 
 def use(carrier: carriers.Carrier, installation: bridge.Installation, name: str) -> None:
-    """Go back to an archive that is there still, `Found.current` of before. See `put`."""
+    """Make an archive current that is there still; the other one stays. Raises CannotConnect."""
     _ask(
         carrier,
         installation,

@@ -11,6 +11,13 @@ import sys
 OLDEST = (3, 9)
 
 
+def absent(why: str) -> str:
+    """What the server and people are told, when there is nothing to run."""
+    sys.stdout.write('HPC-BRIDGE 1 {"status": "no_client"}\n')
+    sys.stdout.flush()
+    return f"client.py: {why}. Bootstrap the cluster again."
+
+
 def main() -> "int | str":
     here = os.path.dirname(os.path.abspath(__file__))
     if sys.version_info < OLDEST:
@@ -20,10 +27,10 @@ def main() -> "int | str":
         with open(os.path.join(here, "current")) as file:
             name = file.readline().strip()
     except OSError as error:
-        return f"client.py: which client to run can't be read: {error}. Bootstrap the cluster."
+        return absent(f"which client to run can't be read: {error}")
     archive = os.path.join(here, name)
     if not os.path.isfile(archive):
-        return f"client.py: {archive} is missing. Bootstrap the cluster again."
+        return absent(f"{archive} is missing")
     sys.path[:] = [archive, *(path for path in sys.path if os.path.abspath(path) != here)]
     client = importlib.import_module("cluster_client.client")
     status: int = client.main(sys.argv[1:])

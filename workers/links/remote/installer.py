@@ -1,20 +1,24 @@
 """Runs on the cluster, by the Python that the client will have: looks, puts it there, goes back.
 
     python -E -c THIS look DIRECTORY NAME SHA256
-    python -E -c THIS put DIRECTORY NAME SHA256 STUB <archive
+    python -E -c THIS put DIRECTORY NAME SHA256 STUB KEPT... <archive
     python -E -c THIS use DIRECTORY NAME
 
 Answers with one line of JSON. A file gets its name only when it is whole and on the disk, by
-`link`, which never overwrites. The archive that runs and the one before it stay.
+`link`, which never overwrites. The archive before it stays, and so do KEPT and what any daemon in
+`state/` runs from: a portal beside this one may have brought another, and the daemon of one
+starts its helpers from its archive for as long as it lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Callable, Optional
 
 STUB = "client.py"
@@ -28,9 +32,12 @@ Answer = dict[str, Any]
 
 def look(directory: str, name: str, sha256: str) -> Answer:
     """What is in the directory now."""
+    current, previous = [*names(directory), "", ""][:2]
     return {
         "kind": kind_of(directory),
-        "current": (names(directory) or [""])[0],
+        "current": current,
+        "previous": previous,
+        "archives": sorted(archives(directory)),
         "is_there": is_whole(os.path.join(directory, name), sha256),
         "python": list(sys.version_info[:3]),
         "executable": sys.executable,
@@ -48,7 +55,7 @@ def kind_of(directory: str) -> str:
     return "archive" if is_ours else "by_hand"
 
 
-def put(directory: str, name: str, sha256: str, stub: str) -> Answer:
+def put(directory: str, name: str, sha256: str, stub: str, *kept: str) -> Answer:
     """Put the archive of stdin there, make it the current one, and write the stub."""
     if kind_of(directory) == "by_hand":
         return {"status": "failed", "code": "EEXIST", "detail": "client.py there is not ours"}
@@ -64,10 +71,7 @@ def put(directory: str, name: str, sha256: str, stub: str) -> Answer:
     before = [one for one in names(directory) if one != name][:1]
     replace(os.path.join(directory, CURRENT), "\n".join([name, *before]) + "\n")
     replace(os.path.join(directory, STUB), stub)
-    for one in os.listdir(directory):
-        is_archive = one.startswith("client-") and one.endswith(".pyz")
-        if is_archive and one not in [name, *before]:
-            os.unlink(os.path.join(directory, one))
+    remove_archives(directory, {name, *before, *kept, *running(directory)})
     return {"status": "put"}
 
 
@@ -78,6 +82,31 @@ def use(directory: str, name: str) -> Answer:
     before = [one for one in names(directory) if one != name][:1]
     replace(os.path.join(directory, CURRENT), "\n".join([name, *before]) + "\n")
     return {"status": "used"}
+
+
+def remove_archives(directory: str, kept: set[str]) -> None:
+    """Remove all but those that are kept; two installers may be at it at once."""
+    for one in archives(directory) - kept:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, one))
+
+
+def archives(directory: str) -> set[str]:
+    """The names of our archives there."""
+    try:
+        found = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return {one for one in found if one.startswith("client-") and one.endswith(".pyz")}
+
+
+def running(directory: str) -> Iterator[str]:
+    """The archives of the daemons that have said that they serve, on any host."""
+    state = os.path.join(directory, "state")
+    for key in os.listdir(state) if os.path.isdir(state) else ():
+        path = os.path.join(state, key, "registry")
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError), open(path) as file:
+            yield "client-{}.pyz".format(json.load(file)["build_hash"])
 
 
 def make_directory(directory: str) -> None:
@@ -91,7 +120,7 @@ def make_directory(directory: str) -> None:
 
 def write(target: str, source: BinaryIO, sha256: str) -> Optional[Answer]:
     """Write a new file; what is wrong with it, if anything."""
-    temporary = f"{target}.{os.getpid()}.new"
+    temporary = temporary_name(target)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -111,10 +140,17 @@ def write(target: str, source: BinaryIO, sha256: str) -> Optional[Answer]:
     return None
 
 
+def temporary_name(path: str) -> str:
+    """One that nobody else has, nor on another host of the same file system."""
+    return f"{path}.{os.getpid()}-{os.urandom(4).hex()}.new"
+
+
 def publish(temporary: str, target: str) -> None:
     """Give a file its name."""
     try:
         os.link(temporary, target)
+    except FileExistsError:
+        return  # another installer was first; its name says that it is the same
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
@@ -130,7 +166,7 @@ def replace(path: str, text: str) -> None:
     except OSError as error:
         if error.errno != errno.ENOENT:
             raise
-    temporary = f"{path}.{os.getpid()}.new"
+    temporary = temporary_name(path)
     try:
         with open(temporary, "w") as file:
             file.write(text)
