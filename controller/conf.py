@@ -152,6 +152,9 @@ class Conf:
         least=1,
         most=64,
     )
+    data_idle_s: float = _seconds(
+        60, "After which a files worker logs out of a cluster that nobody asks about.", most=3600
+    )
     file_read_limit_bytes: int = _setting(
         256 << 10, "Longest piece that one read returns.", unit="bytes", least=1024, most=512 << 10
     )

@@ -16,8 +16,12 @@ HpcError
 │   ├── LeaseLost         the link's lease went to another holder
 │   ├── Busy              as much is under way as is allowed at once
 │   ├── Timeout           no answer within the limit
+│   ├── HostUnreachable   no SSH connection to the cluster's login node
+│   ├── LoginsHeldBack    no further login to the cluster is allowed yet
 │   └── QueueUnreachable  the broker can't be reached
 ├── Refused               the cluster said no, for good
+│   ├── LoginRefused      the cluster does not take the credentials
+│   └── HostKeyRefused    its host key is not confirmed, or another than the confirmed one
 ├── CannotDecrypt         no key of HPC_SECRET_KEYS opens a stored secret
 └── Misconfigured         a setting is missing or wrong
 """
@@ -32,6 +36,8 @@ class HpcError(Exception):
 
     transient = False
     code = "error"
+    retry_after_s = 0.0
+    """When to try again, where that is known."""
 
 
 class NotFound(HpcError):
@@ -104,12 +110,28 @@ class Timeout(Unavailable):
     code = "timeout"
 
 
+class HostUnreachable(Unavailable):
+    code = "host_unreachable"
+
+
+class LoginsHeldBack(Unavailable):
+    code = "logins_held_back"
+
+
 class QueueUnreachable(Unavailable):
     code = "queue_unreachable"
 
 
 class Refused(HpcError):
     code = "refused"
+
+
+class LoginRefused(Refused):
+    code = "login_refused"
+
+
+class HostKeyRefused(Refused):
+    code = "host_key_refused"
 
 
 class CannotDecrypt(HpcError):

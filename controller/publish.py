@@ -79,7 +79,12 @@ ANSWER_ERRORS: dict[str, type[errors.HpcError]] = {
         errors.LinkLost,
         errors.Busy,
         errors.Timeout,
+        errors.HostUnreachable,
+        errors.LoginsHeldBack,
         errors.Refused,
+        errors.LoginRefused,
+        errors.HostKeyRefused,
+        errors.CannotDecrypt,
         errors.Misconfigured,
     )
 }
@@ -175,7 +180,10 @@ def _unpacked(answer: Any) -> dict[str, Any]:
         raise errors.Refused("The files worker gave an answer that makes no sense: see its log.")
     fallback = errors.Unavailable if told.get("transient") else errors.Refused
     kind = ANSWER_ERRORS.get(str(told.get("code")), fallback)
-    raise kind(str(told.get("message") or "The files worker refused without a reason."))
+    problem = kind(str(told.get("message") or "The files worker refused without a reason."))
+    seconds = told.get("retry_after_s")
+    problem.retry_after_s = float(seconds) if isinstance(seconds, int | float) else 0.0
+    raise problem
 
 
 def _nudge(name: str, identifier: int, queue: str) -> None:

@@ -1,6 +1,7 @@
-"""Files of jobs, each question over a short-lived data connection of its own.
+"""Files of jobs, each question by a process of its own on the cluster.
 
-No link is needed: a files worker holds none, and a daemon that restarts breaks nothing here.
+No link is needed: a files worker holds none, and a daemon that restarts breaks nothing here. Over
+SSH all questions to a cluster share a connection (data_carriers.py).
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from typing import Any
 from cluster_client.protocol import messages
 from controller import conf
 from controller import errors as controller_errors
-from controller.models import HpcJob
 from controller.services import files as file_services
 from controller.services import jobs
 
-from ..links import bridge, clock, data, errors
+from ..links import bridge, carriers, clock, data, errors, ssh_errors
 from . import bootstrap
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,20 @@ CODES: dict[str, type[controller_errors.HpcError]] = {
     "not_found": controller_errors.NotFound,
 }
 """Codes of the client, and what they are here."""
+
+LOGIN_KINDS: dict[type[errors.LinkError], type[controller_errors.HpcError]] = {
+    ssh_errors.HostKeyChanged: controller_errors.HostKeyRefused,
+    ssh_errors.HostKeyUnconfirmed: controller_errors.HostKeyRefused,
+    ssh_errors.BudgetSpent: controller_errors.LoginsHeldBack,
+    ssh_errors.Unreachable: controller_errors.HostUnreachable,
+    ssh_errors.NotSsh: controller_errors.Refused,
+    ssh_errors.NoCommonAlgorithm: controller_errors.Refused,
+    ssh_errors.LoginError: controller_errors.LoginRefused,
+}
+"""Failed logins, and what they are here; the first that fits counts."""
+
+ANSWER_LIMIT_S = file_services.LIMIT_S - 3
+"""A moment before who asked gives up, so that the reason is heard."""
 
 
 class Seats:
@@ -67,43 +81,60 @@ def answer(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return {"ok": ask()}
     except controller_errors.HpcError as problem:
-        return _error(problem.code, str(problem), problem.transient)
-    except errors.NoAnswer as problem:
-        return _error(controller_errors.Timeout.code, str(problem), True)
+        return _error(type(problem), str(problem))
     except errors.LinkError as problem:
-        return _error(controller_errors.Unavailable.code, str(problem), True)
+        return _error(_kind(problem), str(problem), getattr(problem, "pause_s", 0.0))
     except Exception:
         logger.exception("files.failed")
-        return _error("error", "The files worker failed: see its log.", False)
+        return _error(controller_errors.HpcError, "The files worker failed: see its log.")
+
+
+def _kind(problem: errors.LinkError) -> type[controller_errors.HpcError]:
+    """What a failure on the way to the cluster is to who asked."""
+    for kind, told in LOGIN_KINDS.items():
+        if isinstance(problem, kind):
+            return told
+    if isinstance(problem, errors.NoAnswer):
+        return controller_errors.Timeout
+    if isinstance(problem, errors.CannotConnect) and problem.reason == "cannot_decrypt":
+        return controller_errors.CannotDecrypt
+    return controller_errors.Unavailable if problem.transient else controller_errors.Refused
 
 
 def list_directory(job_id: int, path: str, after_b64: str, limit: int) -> dict[str, Any]:
     """One page of a directory."""
-    with _connected(job_id) as (job, link):
-        listed = _asked(link, messages.List(job.tag, path, after_b64, limit))
+
+    def question(tag: str, link: data.DataLink) -> dict[str, Any]:
+        listed = _asked(link, messages.List(tag, path, after_b64, limit))
         return {
             "entries": [dataclasses.asdict(entry) for entry in listed.entries],
             "is_complete": listed.is_complete,
         }
 
+    return _ask(job_id, question)
+
 
 def stat(job_id: int, path: str) -> dict[str, Any]:
     """One entry."""
-    with _connected(job_id) as (job, link):
-        return dataclasses.asdict(_asked(link, messages.Stat(job.tag, path)).entry)
+
+    def question(tag: str, link: data.DataLink) -> dict[str, Any]:
+        return dataclasses.asdict(_asked(link, messages.Stat(tag, path)).entry)
+
+    return _ask(job_id, question)
 
 
 def read(job_id: int, path: str, offset: int, length: int) -> dict[str, Any]:
     """At most HPC_FILE_READ_LIMIT_BYTES from `offset`, as base64."""
     most = conf.get().file_read_limit_bytes
     length = most if length < 0 else min(length, most)
-    with _connected(job_id) as (job, link):
+
+    def question(tag: str, link: data.DataLink) -> dict[str, Any]:
         opened = _asked(
             link,
             messages.Open(
                 transfer=f"read-{job_id}",
                 attempt=1,
-                tag=job.tag,
+                tag=tag,
                 path=path,
                 offset=offset,
                 length=length,
@@ -117,28 +148,38 @@ def read(job_id: int, path: str, offset: int, length: int) -> dict[str, Any]:
             "etag": opened.etag,
         }
 
+    return _ask(job_id, question)
 
-@contextmanager
-def _connected(job_id: int) -> Iterator[tuple[HpcJob, data.DataLink]]:
-    ends_at = clock.now() + file_services.LIMIT_S
+
+Question = Callable[[str, data.DataLink], dict[str, Any]]
+"""Asks for something of the job with that tag. It only reads, so it may be asked twice."""
+
+
+def _ask(job_id: int, question: Question) -> dict[str, Any]:
+    ends_at = clock.now() + ANSWER_LIMIT_S
     job = jobs.load(job_id)
-    if job.cluster_id is None:
+    cluster_id = job.cluster_id
+    if cluster_id is None:
         raise controller_errors.NotFound(f"Job {job_id} has no cluster yet.")
-    with (
-        seats.taken(job.cluster_id, conf.get().files_parallel),
-        _linked(job.cluster_id, ends_at) as link,
-    ):
-        yield job, link
+
+    def over(carrier: carriers.Carrier, plan: bootstrap.Plan) -> dict[str, Any]:
+        with _linked(carrier, plan, ends_at) as link:
+            return question(job.tag, link)
+
+    with seats.taken(cluster_id, conf.get().files_parallel):
+        plan = bootstrap.plan(cluster_id)
+        return over(bootstrap.carrier_of(plan), plan)
 
 
 @contextmanager
-def _linked(cluster_id: int, ends_at: float) -> Iterator[data.DataLink]:
-    plan = bootstrap.plan(cluster_id)
+def _linked(
+    carrier: carriers.Carrier, plan: bootstrap.Plan, ends_at: float
+) -> Iterator[data.DataLink]:
     channel, marker = bridge.open_client(
-        bootstrap.carrier_of(plan),
+        carrier,
         plan.installation,
         ("files", plan.key),
-        conf.get().connect_timeout_s,
+        min(conf.get().connect_timeout_s, max(0.1, ends_at - clock.now())),
     )
     try:
         if marker.status != "connected":
@@ -146,7 +187,7 @@ def _linked(cluster_id: int, ends_at: float) -> Iterator[data.DataLink]:
         hello = messages.Hello(
             versions=messages.VERSIONS,
             instance_id=conf.get().instance_id,
-            cluster_id=cluster_id,
+            cluster_id=plan.cluster_id,
             purpose=messages.FILES,
         )
         yield data.DataLink(channel, hello, ends_at)
@@ -162,5 +203,8 @@ def _asked(link: data.DataLink, message: Any) -> Any:
     return reply
 
 
-def _error(code: str, message: str, transient: bool) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message, "transient": transient}}
+def _error(
+    kind: type[controller_errors.HpcError], message: str, retry_after_s: float = 0.0
+) -> dict[str, Any]:
+    told = {"code": kind.code, "message": message, "transient": kind.transient}
+    return {"error": {**told, "retry_after_s": retry_after_s}}
