@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from controller.lifecycle import JobStatus
 from ops import processes
+from tests import flower as flowers
+from tests.flower import Flower
 from tests.stack import CHECKOUT, Stack
-
-CREDENTIALS = "watcher:correct horse"
-
-
-class Flower:
-    """A client of the real Flower."""
-
-    def __init__(self, port: int, child: processes.Child) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.port = port
-        self.child = child
-
-    def ask(self, path: str, *, method: str = "GET", login: str = CREDENTIALS) -> tuple[int, str]:
-        """Status and body; never raises for a status."""
-        request = urllib.request.Request(self.url + path, method=method)
-        if login:
-            token = base64.b64encode(login.encode()).decode()
-            request.add_header("Authorization", f"Basic {token}")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-
-    def is_up(self) -> bool:
-        try:
-            return self.ask("/healthcheck")[0] == 200
-        except OSError:
-            return False
-
-    def json(self, path: str) -> Any:
-        return json.loads(self.ask(path)[1])
 
 
 @pytest.fixture
 def flower(stack: Stack) -> Iterator[Flower]:
-    port = processes.free_port()
-    child = processes.start(
-        "flower",
-        [sys.executable, "-m", "celery", "-A", "workers", "flower",
-         "--conf=ops/flowerconfig.py", f"--port={port}"],
-        environment=stack.environment({"FLOWER_BASIC_AUTH": CREDENTIALS}),
-        directory=CHECKOUT,
-        log=stack.directory / "flower.log",
-    )  # fmt: skip
-    running = Flower(port, child)
-    stack.wait(running.is_up, "Flower to answer")
-    yield running
-    processes.stop(child, limit_s=10.0)
+    with flowers.running(stack) as running:
+        yield running
 
 
 def listeners(port: int) -> list[str]:
