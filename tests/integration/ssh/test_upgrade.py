@@ -1,0 +1,258 @@
+"""A newer client takes the place of a running one; the older comes back if it is no good."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster_client.protocol import messages
+from ops import processes
+from workers.links import (
+    bridge,
+    carriers,
+    client_archive,
+    clock,
+    data,
+    errors,
+    upgrade,
+    upload,
+)
+
+from .clusters import KEY, Cluster, greeted
+
+CHECKOUT = Path(__file__).parents[3]
+BY_HAND_WITHOUT = shutil.ignore_patterns("__pycache__", "state", "jobs", "log", "venv")
+HELLO = messages.Hello(messages.VERSIONS, "portal", 1, epoch=1, generation=1)
+VERSIONS = "cluster_client/protocol/messages.py", "VERSIONS = (1,)"
+SLOW_SUBMIT = (
+    "cluster_client/local_jobs.py",
+    "    print(claimant or own)",
+    "    time.sleep(2)\n    print(claimant or own)",
+)
+DIES = "cluster_client/daemon.py", "def start(self) -> None:", "def start(self, lacks) -> None:"
+MUTE = "cluster_client/handlers.py", "        self._read()", "        time.sleep(20)"
+
+
+def doctored(
+    archive: client_archive.Archive, *changes: tuple[str, str, str]
+) -> client_archive.Archive:
+    """The archive with other words in some of its files."""
+    with zipfile.ZipFile(io.BytesIO(archive.data)) as packed:
+        files = {name: packed.read(name) for name in packed.namelist()}
+    for name, before, after in changes:
+        assert files[name].count(before.encode()) == 1, (name, before)
+        files[name] = files[name].replace(before.encode(), after.encode())
+    return client_archive.Archive(client_archive._zipped(files))
+
+
+@pytest.fixture(scope="module")
+def older(archive: client_archive.Archive) -> client_archive.Archive:
+    """Of the release before, so to speak, on a cluster whose scheduler takes its time."""
+    return doctored(archive, SLOW_SUBMIT)
+
+
+class Server:
+    """What a worker does to one cluster, with the generations that it issues."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.generation = 0
+
+    def start(self, carrier: carriers.Carrier) -> carriers.Channel:
+        """A new daemon in any case, and a channel to it."""
+        self.generation += 1
+        document = {**self.cluster.plan().document, "generation": self.generation}
+        said = bridge.start_daemon(carrier, self.cluster.installation, KEY, document, 60)
+        if said["status"] != "started":
+            raise errors.CannotConnect(str(said["code"]), str(said["detail"]))
+        return self.dial(carrier)
+
+    def dial(self, carrier: carriers.Carrier) -> carriers.Channel:
+        installation = self.cluster.installation
+        channel, marker = bridge.open_client(carrier, installation, ("dial", KEY), 20)
+        assert marker.status == "connected", marker
+        return channel
+
+    def put(self, archive: client_archive.Archive) -> None:
+        """As an earlier bootstrap left it: the archive, and a daemon that runs from it."""
+        with self.cluster.carrier() as carrier:
+            upload.put(carrier, self.cluster.installation, archive)
+            self.start(carrier).close()
+
+    def upgrade(
+        self, archive: client_archive.Archive, *, is_requested: bool = True, limit_s: float = 10.0
+    ) -> upgrade.Outcome:
+        with self.cluster.carrier() as carrier:
+            return upgrade.upgrade(
+                carrier,
+                self.cluster.installation,
+                KEY,
+                start=lambda: self.start(carrier),
+                hello=HELLO,
+                is_requested=is_requested,
+                record=self.cluster.steps.append,
+                build=lambda: archive,
+                greeting_limit_s=limit_s,
+            )
+
+    def serving(self) -> tuple[str, int]:
+        """Build and generation of the daemon."""
+        daemon = self.cluster.status()["daemon"]
+        return daemon["build_hash"], daemon["generation"]
+
+    def outcomes(self) -> dict[str, str]:
+        """Of the steps since the last call."""
+        steps, self.cluster.steps[:] = list(self.cluster.steps), []
+        return {step.name: step.outcome for step in steps}
+
+
+@pytest.fixture
+def server(make: Callable[..., Cluster], request: pytest.FixtureRequest) -> Server:
+    name = request.node.name.replace("test_", "")
+    return Server(make("u-" + hashlib.sha256(name.encode()).hexdigest()[:12]))
+
+
+def submit(tag: str, script: str) -> messages.Submit:
+    return messages.Submit(tag, 1, script, hashlib.sha256(script.encode()).hexdigest())
+
+
+def test_an_upgrade_harms_no_job_and_loses_no_event(
+    server: Server, older: client_archive.Archive, archive: client_archive.Archive
+) -> None:
+    server.put(older)
+    home, jobs = server.cluster.account.home, server.cluster.path / "jobs"
+    script = f"#!/bin/sh\necho once >> {home}/ran\nuntil [ -e {home}/go ]; do sleep 0.1; done\n"
+    running, in_flight = "ja" + "a" * 13, "jb" + "b" * 13
+    with server.cluster.carrier() as carrier:
+        with greeted(server.dial(carrier)) as (link, _, welcome):
+            answer = link.ask(submit(running, script), 30).wait()
+            assert isinstance(answer, messages.Submitted), answer
+            link.ask(submit(in_flight, script), 30)
+            claim = jobs / in_flight / ".hpc" / "claim"
+            assert processes.wait_until(claim.exists, 10)
+        # The scheduler has the second one and has not said so; nothing was acknowledged.
+        outcome = server.upgrade(archive)
+        assert (outcome.is_changed, outcome.reason) == (True, "")
+        assert server.serving() == (archive.build_hash, 2)
+        with greeted(server.dial(carrier)) as (link, listener, again):
+            assert again.outbox_id == welcome.outbox_id
+            assert "retired: generation 2 took over" in again.last_death
+            compared = link.ask(messages.Compare((running, in_flight)), 10).wait()
+            ids = {job.tag: job.scheduler_job_id for job in compared.jobs}
+            assert claim.read_text().split()[0] == ids[in_flight]
+            answer = link.ask(submit(in_flight, script), 30).wait()
+            assert answer == messages.Submitted(in_flight, ids[in_flight])
+            (home / "go").touch()
+            assert processes.wait_until(lambda: listener.kinds().count("ended") == 2, 20)
+            told = [(event.tag, event.kind) for event in listener.events]
+    assert (home / "ran").read_text() == "once\n" * 2
+    assert [told.count((tag, "submitted")) for tag in (running, in_flight)] == [1, 1]
+    assert [event.seq for event in listener.events] == list(range(1, len(told) + 1))
+    # The older daemon stored the id itself: nobody had to look the job up.
+    journal = server.cluster.path / "state" / KEY / "gen-1" / "journal"
+    assert ids[in_flight] in journal.read_text()
+
+
+def test_an_upgrade_twice_changes_nothing(
+    server: Server, older: client_archive.Archive, archive: client_archive.Archive
+) -> None:
+    assert server.upgrade(older).is_changed
+    assert server.outcomes() == {"Look at the client": "done", "Upload the client": "done"}
+    with server.cluster.carrier() as carrier:
+        server.start(carrier).close()
+    # Nobody has asked, and it fits: a worker of another release leaves it alone.
+    assert not server.upgrade(archive, is_requested=False).is_changed
+    assert server.serving() == (older.build_hash, 1)
+    assert server.upgrade(archive).is_changed
+    assert set(server.outcomes().values()) == {"done"}
+    assert not server.upgrade(archive).is_changed
+    assert server.outcomes() == {"Look at the client": "done", "Upload the client": "skipped"}
+    assert server.serving() == (archive.build_hash, 2)
+    kept = {path.name for path in server.cluster.path.glob("*.pyz")}
+    assert kept == {older.name, archive.name}
+
+
+@pytest.mark.parametrize("defect", [DIES, MUTE], ids=["dies", "mute"])
+def test_the_one_before_comes_back_if_the_new_one_does_not_greet(
+    server: Server, archive: client_archive.Archive, defect: tuple[str, str, str]
+) -> None:
+    server.put(archive)
+    bad = doctored(archive, defect)
+    outcome = server.upgrade(bad, limit_s=1.0)
+    assert (outcome.is_changed, outcome.reason) == (False, "upgrade_failed")
+    assert bad.name in outcome.detail
+    assert f"{archive.name}, runs again" in outcome.detail
+    assert server.outcomes()["Go back to the client before"] == "done"
+    assert server.serving() == (archive.build_hash, 3)
+    # Whoever connects next finds the older one and does not try the new one again.
+    assert not server.upgrade(bad, is_requested=False).is_changed
+    assert server.serving() == (archive.build_hash, 3)
+    assert (server.cluster.path / "current").read_text().split()[0] == archive.name
+
+
+def test_a_refused_start_leaves_what_runs_alone(
+    server: Server, older: client_archive.Archive, archive: client_archive.Archive
+) -> None:
+    server.generation = 7
+    server.put(older)
+    server.generation = 1  # a database from a backup: the client refuses, and tells the newest
+    outcome = server.upgrade(archive)
+    assert outcome.reason == "upgrade_failed"
+    assert "too old to start" in outcome.detail
+    assert server.serving() == (older.build_hash, 8)
+    assert (server.cluster.path / "current").read_text().split()[0] == older.name
+
+
+def test_a_client_newer_than_this_server_is_replaced_on_request_alone(
+    server: Server, archive: client_archive.Archive
+) -> None:
+    newer = doctored(archive, (*VERSIONS, "VERSIONS = (99,)"))
+    server.put(newer)
+    with server.cluster.carrier() as carrier:
+        channel, marker = bridge.open_client(
+            carrier, server.cluster.installation, ("dial", KEY), 20
+        )
+        with pytest.raises(errors.CannotConnect) as refused:
+            data.DataLink(channel, HELLO, clock.now() + 10)
+        channel.close()
+    assert (refused.value.reason, marker.build_hash) == ("version_mismatch", newer.build_hash)
+    assert upgrade.skew(marker.versions) is upgrade.Skew.NEWER
+    with pytest.raises(errors.CannotConnect, match="newer than this server") as caught:
+        server.upgrade(archive, is_requested=False)
+    assert (caught.value.reason, caught.value.transient) == ("incompatible", False)
+    assert server.serving() == (newer.build_hash, 1)
+    assert server.upgrade(archive).is_changed
+    assert server.serving() == (archive.build_hash, 2)
+
+
+def test_a_client_that_is_too_old_is_replaced_unasked(
+    server: Server, archive: client_archive.Archive
+) -> None:
+    server.put(doctored(archive, (*VERSIONS, "VERSIONS = (0,)")))
+    assert server.upgrade(archive, is_requested=False).is_changed
+    assert server.serving() == (archive.build_hash, 2)
+
+
+def test_an_unfit_installation_by_hand_is_for_a_person(
+    server: Server, archive: client_archive.Archive
+) -> None:
+    path = server.cluster.path
+    shutil.copytree(CHECKOUT / "cluster_client", path, ignore=BY_HAND_WITHOUT)
+    file = path / "protocol" / "messages.py"
+    file.write_text(file.read_text().replace(VERSIONS[1], "VERSIONS = (99,)"))
+    server.cluster.site.give(server.cluster.account, path)
+    files = sorted(path.rglob("*.py"))
+    for is_requested in (False, True):
+        with pytest.raises(errors.CannotConnect, match="installed by hand") as caught:
+            server.upgrade(archive, is_requested=is_requested)
+        assert (caught.value.reason, caught.value.transient) == ("incompatible", False)
+        assert str(path) in str(caught.value)
+    assert sorted(path.rglob("*.py")) == files
+    assert not list(path.glob("*.pyz"))
+    assert server.generation == 0
