@@ -176,6 +176,8 @@ def _carry_out(job_id: int, report: reports.Report) -> None:
         if report.event in SIGHTINGS:  # also where the status stays: seen again
             rows = HpcJob._base_manager.filter(pk=job_id, blocked_reason__in=queries.LOST_SIGHT)
             rows.update(**moves.UNBLOCKED)
+    if report.name:
+        HpcJob._base_manager.filter(pk=job_id, name="").update(name=report.name)
     if report.blocked_reason:
         moves.block(job_id, report.blocked_reason, report.cause, _retry(report))
 

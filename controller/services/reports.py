@@ -17,6 +17,7 @@ from ..lifecycle import Event
 TAG = re.compile(r"[a-z][a-z2-7]{14}")
 TEXT_LIMIT = 4000
 ID_LIMIT = 200
+NAME_LIMIT = 200
 WORD = re.compile(r"[a-z0-9_]{1,64}")
 LARGEST_INTEGER = 2**31 - 1
 LARGEST_FLOAT = 1e15
@@ -37,7 +38,10 @@ OUTCOMES: dict[str, Event] = {
 
 @dataclass(frozen=True)
 class Report:
-    """`event` None: nothing but a reason to block, or to note."""
+    """`event` None: nothing but a reason to block, or to note.
+
+    `name`: what the script calls the job, for one to which the portal gave no name.
+    """
 
     event: Event | None
     run: int = 0
@@ -47,6 +51,7 @@ class Report:
     updates: dict[str, Any] = field(default_factory=dict)
     blocked_reason: str = ""
     retry_s: float = 0.0
+    name: str = ""
 
 
 class State(Protocol):
@@ -106,7 +111,8 @@ def _submitted(run: int, at: datetime | None, data: dict[str, Any]) -> Report:
     if not identifier:
         raise errors.Invalid("submitted without a scheduler_job_id")
     kept = {"scheduler_job_id": identifier}
-    return Report(Event.ACCEPT, run, happened_at=at, data=kept, updates=kept)
+    name = _name(data.get("name"))
+    return Report(Event.ACCEPT, run, happened_at=at, data=kept, updates=kept, name=name)
 
 
 def _queued(run: int, at: datetime | None, data: dict[str, Any]) -> Report:
@@ -182,6 +188,14 @@ def _word(value: Any) -> str:
     if not isinstance(value, str) or not WORD.fullmatch(value):
         raise errors.Invalid("a reason must be one word")
     return value
+
+
+def _name(value: Any) -> str:
+    """One line; an unusable name is none, because the id beside it must not be lost."""
+    if not isinstance(value, str):
+        return ""
+    shown = "".join(letter if letter.isprintable() else " " for letter in value[:NAME_LIMIT])
+    return shown.strip()
 
 
 def _identifier(data: dict[str, Any]) -> str:

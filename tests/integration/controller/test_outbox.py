@@ -70,6 +70,25 @@ def test_a_job_is_led_to_its_end(client: Client, make_job: MakeJob) -> None:
     assert statuses(job) == ["accept", "queue", "start", "queue", "start", "fail", "account"]
 
 
+def test_the_scripts_own_name_is_shown_where_the_portal_gave_none(
+    client: Client, make_job: MakeJob
+) -> None:
+    unnamed = make_job(JobStatus.SUBMITTING, cluster=client.cluster)
+    named = make_job(JobStatus.SUBMITTED, cluster=client.cluster)
+    HpcJob.objects.filter(pk=unnamed.pk).update(name="")
+    HpcJob.objects.filter(pk=named.pk).update(name="the portal's")
+    client.send(
+        *(
+            client.event(job.tag, "submitted", scheduler_job_id="12", name="the script's")
+            for job in (unnamed, named)
+        )
+    )
+    unnamed.refresh_from_db()
+    named.refresh_from_db()
+    assert (unnamed.name, named.name) == ("the script's", "the portal's")
+    assert unnamed.status is JobStatus.SUBMITTED
+
+
 def test_what_was_received_is_not_applied_again(client: Client, make_job: MakeJob) -> None:
     job = make_job(JobStatus.SUBMITTED, cluster=client.cluster)
     batch = [client.event(job.tag, "queued"), client.event(job.tag, "running")]

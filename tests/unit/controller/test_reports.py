@@ -47,6 +47,22 @@ def test_each_kind_becomes_its_event(
     assert (report.event, report.updates) == (event, updates)
 
 
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("protein folding", "protein folding"),
+        (" a\n\x1b[31mb\0 ", "a  [31mb"),
+        ("x" * 300, "x" * 200),
+        ("\ud800", ""),
+        (7, ""),
+        (None, ""),
+    ],
+)
+def test_the_name_that_the_script_gives_is_one_printable_line(told: Any, name: str) -> None:
+    report = reports.read("submitted", 0, 1.0, {"scheduler_job_id": "7", "name": told})
+    assert (report.name, report.updates) == (name, {"scheduler_job_id": "7"})
+
+
 def test_every_outcome_of_the_protocol_has_its_event() -> None:
     assert set(reports.OUTCOMES) == {
         "completed", "failed", "cancelled", "wall_time_exceeded", "out_of_memory", "node_fail",
@@ -110,6 +126,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(
     [
         "scheduler_job_id",
+        "name",
         "outcome",
         "exit_code",
         "signal",
