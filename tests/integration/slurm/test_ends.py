@@ -277,10 +277,34 @@ def test_directives_count_and_typed_resources_win(start_engine, site):
         assert words in shown, shown
 
 
+def test_pbs_and_bsub_lines_count_as_with_a_hand_made_sbatch(start_engine, site):
+    engine, pbs, bsub = start_engine(), new_tag(), new_tag()
+    script = (
+        "#$ -pe smp 4\n#PBS -N theirs -h -o /elsewhere\n#PBS -l nodes=1:ppn=3,walltime=00:05:00"
+    )
+    engine.submit(pbs, script, resources=messages.Resources(memory_mib=50, walltime_s=420))
+    # Its own memory would clash with ours.
+    engine.submit(bsub, "#SBATCH -H\n#BSUB -M 70 -n 2 -J 'a b'\n#BSUB -W 6",
+                  resources=messages.Resources(memory_mib=50))  # fmt: skip
+    assert engine.wait(pbs, "submitted")["name"] == "theirs"
+    assert engine.wait(bsub, "submitted")["name"] == "a b"
+    for tag, tasks, minutes in ((pbs, 3, 7), (bsub, 2, 6)):
+        shown = site.server.command("scontrol", "show", "job", site.id_of(tag))
+        for words in (
+            f"JobName={tag}",
+            f"NumTasks={tasks}",
+            f"TimeLimit=00:0{minutes}:00",
+            "MinMemoryNode=50M",
+            "Reason=JobHeldUser",
+            f"StdOut={site.jobs}/{tag}/stdout.log",
+        ):
+            assert words in shown, shown
+
+
 def test_what_a_script_may_not_ask_for_is_refused_by_name(start_engine):
     engine = start_engine()
-    answer = engine.submit(new_tag(), "#SBATCH --export=NONE\n#SBATCH -W\ntrue")
+    answer = engine.submit(new_tag(), "#SBATCH --export=NONE\n#SBATCH -W\n#PBS -v A=1\ntrue")
     assert (answer.reason, answer.transient) == ("invalid_request", False)
-    assert "--export" in answer.message
-    assert "-W" in answer.message
+    for option in ("--export", "-W", "#PBS -v"):
+        assert f"{option} can't be used: " in answer.message
     assert engine.engine.status()["commands"].get("submit", 0) == 0

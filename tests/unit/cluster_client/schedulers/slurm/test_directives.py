@@ -15,7 +15,7 @@ def header(*lines, **resources):
 
 def test_only_the_lines_before_the_first_command_count():
     script = "#!/bin/sh\n\n# words\n#SBATCH -n 1\n  # more\nmodule load x\n#SBATCH -n 2\n"
-    assert directives.directive_lines(script) == ["#SBATCH -n 1"]
+    assert directives.header(script, Resources()) == ["#SBATCH -n 1"]
 
 
 def test_lines_go_in_as_they_are():
@@ -103,3 +103,40 @@ def test_a_prefix_that_could_mean_two_options_stays_as_it_is():
     assert options.full_name("mem-") == "mem-"
     assert options.full_name("mem") == "mem"
     assert options.full_name("acco") == "account"
+
+
+def test_the_lines_of_other_systems_go_in_as_they_are():
+    lines = ["#PBS -l nodes=2:ppn=3,mem=1gb -q main", "#$ -pe smp 4", "#BSUB -M 100 -n 2 -W 5"]
+    assert header(*lines, walltime_s=60, nodes=1, partition="x") == lines
+    assert header("#SBATCH --ignore-pbs -Q", *lines) == ["#SBATCH --ignore-pbs", *lines]
+
+
+def test_a_typed_memory_and_that_of_a_bsub_line_would_clash():
+    assert header("#PBS -l mem=1gb", memory_mib=5) == ["#PBS -l mem=1gb"]
+    assert header("#BSUB -M 100", "#BSUB -n 2", memory_mib=5) == ["#BSUB -n 2"]
+    assert header("#BSUB --memory_limit=9 -J 'a b'", memory_mib=5) == ['#BSUB -J "a b"']
+    assert header("#BSUB -cwd /tmp -xM9 -q main", memory_mib=5) == ["#BSUB -c /tmp -x -q main"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        (["#PBS -l nodes=1 -N a", "#PBS -Nb"], "b"),
+        (["#PBS --job_name c"], "c"),
+        (["#PBS -N a", "#SBATCH -J b"], "a"),
+        (["#PBS -N a", "#BSUB -J b"], "b"),
+        (["#PBS -N a", "#BSUB -n 2"], ""),
+        (["#SBATCH --ignore-pbs", "#PBS -N a"], ""),
+        (["#$ -N a"], ""),
+    ],
+)
+def test_the_name_that_sbatch_would_give_the_job_is_its_display_name(lines, name):
+    assert directives.job_name("\n".join(("#!/bin/sh", *lines, "true"))) == name
+
+
+@pytest.mark.parametrize("line", ["#PBS -q main -v A=1", "#PBS -vA=1", "#PBS --variable_list=A"])
+def test_a_pbs_line_may_not_choose_the_environment(line):
+    (words,) = directives.objections(f"#!/bin/sh\n{line}\ntrue\n")
+    assert words.startswith("#PBS -")
+    assert "can't be used: the job's environment is built here" in words
+    assert not list(directives.objections("#!/bin/sh\n#PBS -V -W umask=022\n#BSUB -v\n"))
