@@ -14,7 +14,8 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from .. import conf, signals
-from ..models import ClusterLink, HpcCluster, LinkState
+from ..models import ClusterLink, DaemonMode, HpcCluster, LinkState
+from ..queries import older_than
 from . import leases, outbox, placement
 from .leases import (
     Lease,
@@ -48,6 +49,7 @@ __all__ = [
     "ClusterJobState",
     "Lease",
     "Requests",
+    "become_attached",
     "candidates",
     "clear_bootstrap_request",
     "cursor",
@@ -55,9 +57,14 @@ __all__ = [
     "forget_worker",
     "heartbeat",
     "in_future",
+    "may_move",
     "next_generation",
     "note_asked_again",
     "note_confirmed",
+    "note_elsewhere",
+    "note_moved",
+    "note_proved",
+    "note_reached",
     "raise_epoch",
     "receive",
     "reconcile",
@@ -72,6 +79,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+MOVE_PAUSE_S = 600.0
+"""How long a daemon stays on a host after it was moved there."""
 
 WELCOME_COLUMNS = {
     "client_version": "client_version",
@@ -156,6 +166,44 @@ def record_blocked(
         if is_ours:
             _announce(cluster_id, LinkState.BLOCKED)
     return bool(is_ours)
+
+
+def note_reached(cluster_id: int, epoch: int, address: str) -> bool:
+    """The holder has reached the daemon's host at `address`; data connections go there too."""
+    return bool(leases.held(cluster_id, epoch).update(address=address[:64], elsewhere_tries=0))
+
+
+def note_proved(cluster_id: int, epoch: int, host: str) -> bool:
+    """A daemon on `host` was seen to outlive the login that had started it."""
+    return bool(leases.held(cluster_id, epoch).update(outlives_login_on=host[:250]))
+
+
+def become_attached(cluster_id: int, epoch: int, host: str) -> bool:
+    """`host` ends what a login leaves behind: daemons live with their connection from now on."""
+    with transaction.atomic():
+        is_ours = leases.held(cluster_id, epoch).update(outlives_login_on="")
+        if is_ours:
+            HpcCluster.objects.filter(pk=cluster_id).update(mode=DaemonMode.ATTACHED)
+    logger.warning("cluster is attached from now on", extra={"cluster": cluster_id, "host": host})
+    return bool(is_ours)
+
+
+def note_elsewhere(cluster_id: int, epoch: int) -> bool:
+    """The daemon is on another host, which could not be reached."""
+    tries = F("elsewhere_tries") + 1
+    return bool(leases.held(cluster_id, epoch).update(elsewhere_tries=tries))
+
+
+def may_move(cluster_id: int) -> bool:
+    """Whether the daemon was not moved within MOVE_PAUSE_S."""
+    recent = ClusterLink.objects.filter(pk=cluster_id).exclude(moved_at=None)
+    return not recent.exclude(older_than("moved_at", MOVE_PAUSE_S)).exists()
+
+
+def note_moved(cluster_id: int, epoch: int) -> bool:
+    """The daemon is about to be started on another host than the one where it ran."""
+    logger.warning("daemon moved", extra={"cluster": cluster_id})
+    return bool(leases.held(cluster_id, epoch).update(moved_at=Now(), elsewhere_tries=0))
 
 
 def note_confirmed(cluster_id: int, epoch: int) -> bool:

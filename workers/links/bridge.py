@@ -18,6 +18,9 @@ NOISE_LIMIT_BYTES = 256 << 10
 LINE_LIMIT_BYTES = 64 << 10
 STATUS_LIMIT_S = 30.0
 
+NO_CLIENT = "no_client"
+"""Reason of a CannotConnect: nothing is installed in the client's directory."""
+
 FIND_PYTHON = """\
 say() { printf 'HPC-BRIDGE 1 {"status": "%s"}\\n' "$1"; exit 1; }
 fits() {
@@ -206,7 +209,7 @@ def refuse_absent(marker: Marker, installation: Installation) -> None:
     """Raise CannotConnect where the client or a Python for it is missing."""
     if marker.status == "no_client":
         raise errors.CannotConnect(
-            "no_client",
+            NO_CLIENT,
             f"There is no whole client in {installation.client_path} on the cluster. Bootstrap "
             "the cluster, or correct its client path.",
             transient=False,

@@ -52,6 +52,26 @@ class Carrier(Protocol):
         """Start `argv` there, with its stdin and stdout on the channel. Raises CannotConnect."""
 
 
+class Account(Carrier, Protocol):
+    """One that logs in and out; `address` is where, "" on this machine."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def description(self) -> str:
+        """Where it goes and how, for people to read."""
+
+    def log_in(self) -> None:
+        """Be connected now, not only with the first command. Raises CannotConnect."""
+
+    def release(self) -> None:
+        """Log out as soon as no channel is open any more."""
+
+    def close(self) -> None:
+        """Log out now."""
+
+
 def login_environment(passed_on: Mapping[str, str]) -> dict[str, str]:
     """What sshd would give this user, and `passed_on`."""
     account = pwd.getpwuid(os.getuid())
@@ -71,6 +91,23 @@ class LocalCarrier:
 
     def __init__(self, passed_on: Mapping[str, str] | None = None) -> None:
         self._environment = login_environment(passed_on or {})
+
+    @property
+    def address(self) -> str:
+        return ""
+
+    @property
+    def description(self) -> str:
+        return "this machine, as the worker's own user"
+
+    def log_in(self) -> None:
+        """There is nothing to log in to."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def open(self, argv: Sequence[str]) -> LocalChannel:
         home = self._environment["HOME"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from . import bridge, carriers, client_archive, steps, upload
 
 STATUS_LIMIT_S = 30.0
-
-
-class Connected(carriers.Carrier, Protocol):
-    """A carrier that can log out."""
-
-    def close(self) -> None: ...
+SETTLE_S = 1.5
+"""What ends the processes of a login runs after it, at a pace of its own that nothing tells."""
 
 
 def ensure_client(
@@ -21,12 +18,15 @@ def ensure_client(
     installation: bridge.Installation,
     build: Callable[[], client_archive.Archive] = client_archive.build,
     record: steps.Record = steps.unrecorded,
+    before_change: Callable[[], None] = lambda: None,
 ) -> upload.Found:
     """See that a client is there; done twice it changes nothing. Raises CannotConnect."""
     archive = build()
     with steps.step(record, "Look at the client") as note:
         found = upload.look(carrier, installation, archive)
         note.detail = f"Python {found.python} ({found.executable}); {_described(found)}."
+    if not found.is_ready(archive):
+        before_change()
     with steps.step(record, "Upload the client") as note:
         if found.is_ready(archive):
             note.skip("It is there.")
@@ -37,15 +37,15 @@ def ensure_client(
 
 
 def outlives_login(
-    carrier: Connected,
-    log_in_again: Callable[[], Connected],
+    carrier: carriers.Account,
+    log_in_again: Callable[[], carriers.Account],
     installation: bridge.Installation,
     key: str,
     record: steps.Record = steps.unrecorded,
-) -> bool:
-    """Whether the daemon of `key` is the same process after a log-out; ends both logins.
+) -> tuple[carriers.Account, bool]:
+    """The new login, and whether the daemon of `key` is the same process there; ends the old one.
 
-    Both must go to the same host. Raises CannotConnect.
+    Both must go to the same host. Raises CannotConnect, with both logins ended.
     """
     with steps.step(record, "Log out and look for the daemon") as note:
         try:
@@ -54,12 +54,21 @@ def outlives_login(
             carrier.close()
         again = log_in_again()
         try:
-            after = _identity(again, installation, key)
-        finally:
+            stays = before is not None and _stays(again, installation, key, before)
+        except BaseException:
             again.close()
-        stays = before is not None and before == after
+            raise
         note.detail = "It goes on." if stays else "This host ends what a login leaves behind."
-        return stays
+        return again, stays
+
+
+def _stays(
+    carrier: carriers.Carrier, installation: bridge.Installation, key: str, before: tuple[Any, ...]
+) -> bool:
+    if before != _identity(carrier, installation, key):
+        return False
+    time.sleep(SETTLE_S)
+    return before == _identity(carrier, installation, key)
 
 
 def _identity(

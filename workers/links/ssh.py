@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import paramiko
 
@@ -22,13 +23,28 @@ logger = logging.getLogger(__name__)
 
 CONNECT_LIMIT_S = 15.0
 
-MayLogin = Callable[[], float]
-"""Asked before each login: 0 counts it and lets it be, else the seconds until one is allowed."""
+
+class Gate(Protocol):
+    """Counts the logins to one account, over whoever logs in to it."""
+
+    def ask(self) -> float:
+        """0 counts a login and lets it be, else the seconds until one is allowed.
+
+        Raises a LoginError where none will be: a refusal that stands.
+        """
+
+    def told(self, problem: ssh_errors.LoginError | None) -> None:
+        """What came of a login that was counted; once for each. Raises nothing."""
 
 
-def without_budget() -> float:
+class OpenGate:
     """Where logins are not counted."""
-    return 0.0
+
+    def ask(self) -> float:
+        return 0.0
+
+    def told(self, problem: ssh_errors.LoginError | None) -> None:
+        return
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,13 @@ class Login:
     key: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     pins: frozenset[HostKey] = frozenset()
+
+    @property
+    def means(self) -> str:
+        """How, for people to read."""
+        if not self.key.strip():
+            return "the password"
+        return "the private key and its passphrase" if self.password else "the private key"
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,7 @@ def open_transport(
     address: str = "",
     *,
     resolver: addresses.Resolver = addresses.system,
-    may_login: MayLogin = without_budget,
+    gate: Gate | None = None,
 ) -> tuple[Transport, str]:
     """A logged-in connection, and the address it goes to; `address` keeps to one.
 
@@ -73,13 +96,37 @@ def open_transport(
         )
     candidates = [address] if address else addresses.resolve(login.host, login.port, resolver)
     # Before the connection: one that is dropped without a word looks like an attack.
-    pause_s = may_login()
+    its_gate = gate or OpenGate()
+    pause_s = its_gate.ask()
     if pause_s > 0:
         raise ssh_errors.BudgetSpent(
             f"This site has used up its logins to {login.host}; the next is allowed in "
             f"{pause_s:.0f} s.",
             pause_s=pause_s,
         )
+    # What the gate is told if this program breaks the login off.
+    outcome: ssh_errors.LoginError | None = ssh_errors.HostSilent("The login was broken off.")
+    try:
+        transport, address = _log_in(login, credentials, pins, candidates)
+        outcome = None
+    except ssh_errors.LoginError as problem:
+        outcome = problem
+        raise
+    finally:
+        its_gate.told(outcome)
+    logger.info(
+        "ssh.logged_in",
+        extra={"host": login.host, "address": address, "cipher": transport.cipher},
+    )
+    return transport, address
+
+
+def _log_in(
+    login: Login,
+    credentials: ssh_login.Credentials,
+    pins: host_keys.Pins,
+    candidates: Iterable[str],
+) -> tuple[Transport, str]:
     plain, address, round_trip_s = _connect_any(candidates, login.port)
     try:
         transport = ssh_handshake.negotiate(
@@ -93,10 +140,6 @@ def open_transport(
     except BaseException:
         transport.abort()
         raise
-    logger.info(
-        "ssh.logged_in",
-        extra={"host": login.host, "address": address, "cipher": transport.cipher},
-    )
     return transport, address
 
 
@@ -111,7 +154,7 @@ def fetch_host_keys(
     problems: list[ssh_errors.LoginError] = []
     for address in addresses.resolve(host, port, resolver):
         try:
-            found += _offered_at(address, port)
+            found += offered_at(address, port)
         except ssh_errors.LoginError as problem:
             problems.append(problem)
     if not found:
@@ -119,8 +162,8 @@ def fetch_host_keys(
     return OfferedKeys(tuple(found), tuple(str(problem) for problem in problems))
 
 
-def _offered_at(address: str, port: int) -> list[HostKey]:
-    """One connection for each type that the first one was offered."""
+def offered_at(address: str, port: int) -> list[HostKey]:
+    """The keys of one host, by a connection for each type that it offers. Raises a LoginError."""
     found: list[HostKey] = []
     left = list(host_keys.ALGORITHMS)
     while left:

@@ -68,7 +68,7 @@ class SshCarrier:
         *,
         address: str = "",
         resolver: addresses.Resolver = addresses.system,
-        may_login: ssh.MayLogin = ssh.without_budget,
+        gate: ssh.Gate | None = None,
         is_control: bool = True,
         start_limit_s: float = START_LIMIT_S,
         most_connections: float = math.inf,
@@ -77,7 +77,7 @@ class SshCarrier:
         self.logins = 0
         self._login = login
         self._resolver = resolver
-        self._may_login = may_login
+        self._gate = gate
         self._is_control = is_control
         self._start_limit_s = start_limit_s
         self._most_connections = most_connections
@@ -94,6 +94,10 @@ class SshCarrier:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def log_in(self) -> None:
+        """Have a connection now, not only with the first command. Raises LoginError."""
+        self._gone(self._with_room(math.inf))
 
     def open(self, argv: Sequence[str], ends_at: float = math.inf) -> SshChannel:
         """Start `argv` and wait until the account's start-up files are through.
@@ -141,6 +145,13 @@ class SshCarrier:
             connections = list(self._connections)
         for one in connections:
             self._drop(one)
+
+    @property
+    def description(self) -> str:
+        """Where the connection goes and how, for people to read."""
+        with self._changed:
+            ciphers = [one.transport.cipher for one in self._connections]
+        return f"{self.address}, {ciphers[-1] if ciphers else 'closed'}, by {self._login.means}"
 
     @property
     def connections(self) -> int:
@@ -206,7 +217,7 @@ class SshCarrier:
     def _connect(self) -> _Connection:
         try:
             transport, self.address = ssh.open_transport(
-                self._login, self.address, resolver=self._resolver, may_login=self._may_login
+                self._login, self.address, resolver=self._resolver, gate=self._gate
             )
         except ssh_errors.LoginError as problem:
             if not problem.transient:

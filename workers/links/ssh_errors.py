@@ -120,3 +120,13 @@ class SecondFactor(LoginError):
 
 class PasswordExpired(LoginError):
     code = "password_expired"
+
+
+REFUSALS = (LoginRefused, SecondFactor, PasswordExpired)
+"""What the server says of the credentials: never tried again by a timer."""
+
+
+def known_as(code: str) -> type[LoginError]:
+    """The error that goes by `code`, or one that waits for a person as a refusal does."""
+    kinds = (*LoginError.__subclasses__(), *Unreachable.__subclasses__())
+    return next((kind for kind in kinds if kind.code == code), LoginRefused)

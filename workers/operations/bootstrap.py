@@ -1,8 +1,8 @@
-"""Reaches the daemon of a cluster, and starts one where there is none.
+"""What is said to the client on a cluster to find its daemon, and to start one.
 
 Rules:
-- Only the holder of the lease runs `ensure_daemon`, and only it issues a generation, after `dial`
-  found none to talk to, or its greeting had no version in common (`is_forced`).
+- Only the holder of the lease starts a daemon, and only it issues a generation, after `dial` found
+  none to talk to, or its greeting had no version in common.
 - What a person must mend is told in one sentence and not tried again by a timer.
 """
 
@@ -11,14 +11,18 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from controller import conf
 from controller import errors as controller_errors
-from controller.models import Carrier, DaemonMode, HpcCluster
+from controller.models import Carrier, ClusterLink, DaemonMode, HpcCluster
+from controller.services import links
 
 from ..links import bridge, carriers, errors
+from . import reach
+from .plans import Plan
+
+__all__ = ["NewerGeneration", "Plan", "attach", "dial", "plan", "start"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +31,6 @@ START_LIMIT_S = 120.0
 
 FOR_A_PERSON = frozenset({"settings", "store_damaged", "elsewhere", "path_refused"})
 """Codes of a failed start that time alone does not mend."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to reach one cluster, read from its row."""
-
-    cluster_id: int
-    key: str
-    carrier: str
-    installation: bridge.Installation
-    is_attached: bool = False
-    document: dict[str, Any] = field(default_factory=dict)
 
 
 class NewerGeneration(Exception):
@@ -50,15 +42,24 @@ class NewerGeneration(Exception):
 
 
 def plan(cluster_id: int) -> Plan:
-    """The plan for a cluster. Raises NotFound."""
+    """The plan for a cluster. Raises NotFound, CannotConnect if its secrets can't be read."""
+    # Before the credentials: who changes them in between is noticed by the gate.
+    link = ClusterLink.objects.filter(pk=cluster_id).first()
     cluster = HpcCluster.objects.filter(pk=cluster_id).first()
-    if cluster is None:
+    if cluster is None or link is None:
         raise controller_errors.NotFound(f"There is no cluster {cluster_id}.")
     settings = conf.get()
+    kind = reach.carrier_kind(cluster)
     return Plan(
         cluster_id=cluster_id,
         key=f"{settings.instance_id}.{cluster_id}",
-        carrier=cluster.carrier,
+        carrier=kind,
+        login=reach.login_of(cluster) if kind == Carrier.SSH else None,
+        login_changed_at=link.login_changed_at,
+        address=link.address,
+        proven_host=link.outlives_login_on,
+        elsewhere_tries=link.elsewhere_tries,
+        may_move=links.may_move(cluster_id),
         installation=bridge.Installation(
             cluster.client_path, cluster.python, cluster.setup_commands
         ),
@@ -80,82 +81,28 @@ def plan(cluster_id: int) -> Plan:
     )
 
 
-def carrier_of(its_plan: Plan) -> carriers.Carrier:
-    """What reaches the cluster. Raises CannotConnect where it is not allowed."""
-    settings = conf.get()
-    if its_plan.carrier != Carrier.LOCAL:
-        raise errors.CannotConnect(
-            "unknown_carrier",
-            f"The carrier {its_plan.carrier!r} is not known to this worker.",
-            transient=False,
-        )
-    if not settings.allow_local_carrier:
-        raise errors.CannotConnect(
-            "local_carrier_refused",
-            "The local carrier runs code as the worker's own user and is refused. Set "
-            "HPC_ALLOW_LOCAL_CARRIER if that is meant.",
-            transient=False,
-        )
-    switches = {
-        "HPC_ALLOW_ROOT": settings.allow_root,
-        "HPC_ALLOW_FAULT_POINTS": settings.allow_fault_points,
-    }
-    passed_on = {name: "1" for name, is_on in switches.items() if is_on}
-    if settings.fault_point:
-        passed_on["HPC_FAULT_POINT"] = settings.fault_point
-    return carriers.LocalCarrier(passed_on)
-
-
-def ensure_daemon(
-    its_plan: Plan, carrier: carriers.Carrier, issue: Callable[[], int], *, is_forced: bool = False
-) -> carriers.Channel:
-    """A channel to the daemon; `issue` gives the generation of one that must be started.
-
-    Raises CannotConnect, NewerGeneration, and what `issue` raises.
-    """
-    if its_plan.is_attached:
-        return _attach(its_plan, carrier, issue)
-    if not is_forced:
-        channel, marker = _dial(its_plan, carrier)
-        if marker.status == "connected":
-            return channel
-        channel.close()
-        _refuse_elsewhere(marker)
-        logger.info(
-            "daemon.missing",
-            extra={"cluster_id": its_plan.cluster_id, "status": marker.status},
-        )
-    _start(its_plan, carrier, issue())
-    channel, marker = _dial(its_plan, carrier)
-    if marker.status == "connected":
-        return channel
-    channel.close()
-    raise errors.CannotConnect(
-        "daemon_vanished",
-        "The daemon was started and could not be reached from a new login "
-        f"({marker.detail or marker.status}). If the site ends what a login leaves behind, set the "
-        "cluster's mode to attached.",
-    )
-
-
-def _dial(its_plan: Plan, carrier: carriers.Carrier) -> tuple[carriers.Channel, bridge.Marker]:
+def dial(its_plan: Plan, carrier: carriers.Carrier) -> tuple[carriers.Channel, bridge.Marker]:
+    """Look for the daemon; with the status `connected` the channel leads to it."""
     return bridge.open_client(
         carrier, its_plan.installation, ("dial", its_plan.key), conf.get().connect_timeout_s
     )
 
 
-def _start(its_plan: Plan, carrier: carriers.Carrier, generation: int) -> None:
+def start(its_plan: Plan, carrier: carriers.Carrier, generation: int) -> dict[str, Any]:
+    """Start a detached daemon; the client's closing words.
+
+    Raises CannotConnect, NewerGeneration.
+    """
     document = {**its_plan.document, "generation": generation}
     said = bridge.start_daemon(
         carrier, its_plan.installation, its_plan.key, document, START_LIMIT_S
     )
     _refuse_failed(its_plan, said)
+    return said
 
 
-def _attach(
-    its_plan: Plan, carrier: carriers.Carrier, issue: Callable[[], int]
-) -> carriers.Channel:
-    """A daemon that lives and dies with the channel."""
+def attach(its_plan: Plan, carrier: carriers.Carrier, issue: Callable[[], int]) -> carriers.Channel:
+    """A daemon that lives and dies with the channel. Raises CannotConnect, NewerGeneration."""
     channel, marker = bridge.open_client(
         carrier,
         its_plan.installation,
@@ -176,15 +123,6 @@ def _attach(
         channel.close()
         raise
     return channel
-
-
-def _refuse_elsewhere(marker: bridge.Marker) -> None:
-    if marker.status == "elsewhere":
-        raise errors.CannotConnect(
-            "elsewhere",
-            f"The daemon runs on another host, {marker.host}. Register that host, or stop the "
-            "daemon there with `client.py stop`.",
-        )
 
 
 def _refuse_failed(its_plan: Plan, said: dict[str, Any]) -> None:

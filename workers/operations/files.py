@@ -22,7 +22,7 @@ from controller.services import files as file_services
 from controller.services import jobs
 
 from ..links import bridge, carriers, clock, data, errors, ssh_errors
-from . import bootstrap
+from . import bootstrap, reach
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,11 @@ def _ask(job_id: int, question: Question) -> dict[str, Any]:
 
     with seats.taken(cluster_id, conf.get().files_parallel):
         plan = bootstrap.plan(cluster_id)
-        return over(bootstrap.carrier_of(plan), plan)
+        carrier = reach.carrier(plan, reach.FILES, reach.directly, plan.address, is_control=False)
+        try:
+            return over(carrier, plan)
+        finally:
+            carrier.close()
 
 
 @contextmanager

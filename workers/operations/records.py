@@ -19,7 +19,7 @@ from controller.services import links as link_services
 
 from ..links import carriers, connector, errors, keeper
 from ..links.link import HeldLink
-from . import bootstrap, events, sweep
+from . import bootstrap, connecting, events, link_world, recording, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class Records:
     def __init__(self, holder: str, changed: Callable[[], None]) -> None:
         self._holder = holder
         self.changed = changed
+        self._recordings = recording.Recordings(holder)
 
     def tidy(self) -> None:
         close_old_connections()
@@ -77,25 +78,30 @@ class Records:
         self, cluster_id: int, epoch: int, is_forced: bool, call: connector.Db[Any]
     ) -> carriers.Channel:
         """Runs on a connector: what needs the database goes through `call`."""
-        plan: bootstrap.Plan = call(cluster_id, lambda: bootstrap.plan(cluster_id))
-        carrier = bootstrap.carrier_of(plan)
 
-        def issue() -> int:
-            generation: int = call(
-                cluster_id,
-                lambda: link_services.next_generation(cluster_id, self._holder, epoch),
-            )
-            return generation
+        def run(on_database: Callable[[], T]) -> T:
+            done: T = call(cluster_id, on_database)
+            return done
 
+        its_recording = self._recordings.take_up(cluster_id, run)
+        plan = run(lambda: bootstrap.plan(cluster_id))
+        world = link_world.LinkWorld(plan, self._holder, epoch, run, its_recording)
+        approach = connecting.Approach(
+            plan, world, is_asked=its_recording.is_asked, is_forced=is_forced
+        )
         try:
-            return bootstrap.ensure_daemon(plan, carrier, issue, is_forced=is_forced)
+            channel, address = approach.run()
         except bootstrap.NewerGeneration as newer:
             seen = newer.generation
-            call(
-                cluster_id,
-                lambda: leases.raise_generation(cluster_id, self._holder, epoch, seen),
-            )
+            run(lambda: leases.raise_generation(cluster_id, self._holder, epoch, seen))
             raise errors.CannotConnect("newer_generation", str(newer)) from newer
+        try:
+            run(lambda: link_services.note_reached(cluster_id, epoch, address))
+        except BaseException:
+            channel.close()
+            raise
+        its_recording.greets()
+        return channel
 
     def hello(self, cluster_id: int, epoch: int) -> messages.Hello:
         link = ClusterLink.objects.get(pk=cluster_id)
@@ -112,15 +118,18 @@ class Records:
     def came_up(self, cluster_id: int, epoch: int, welcome: messages.Welcome) -> None:
         if not link_services.record_up(cluster_id, epoch, dataclasses.asdict(welcome)):
             raise errors.LinkClosed("The lease went to another worker.")
+        self._recordings.end(cluster_id, lambda one: one.came_up(_greeted(welcome)))
 
     def went_down(self, cluster_id: int, epoch: int, detail: str) -> None:
         link_services.record_down(cluster_id, epoch, detail)
+        self._recordings.end(cluster_id, lambda one: one.failed("link_down", detail))
 
     def blocked(
         self, cluster_id: int, epoch: int, reason: str, detail: str, retry_in_s: float | None
     ) -> None:
         not_before = None if retry_in_s is None else link_services.in_future(retry_in_s)
         link_services.record_blocked(cluster_id, epoch, reason, detail, not_before)
+        self._recordings.end(cluster_id, lambda one: one.failed(reason, detail))
 
     # What comes over them -----------------------------------------------------------------------
 
@@ -149,3 +158,11 @@ class Records:
 
     def upkeep(self) -> None:
         upkeep.run(self._holder)
+
+
+def _greeted(welcome: messages.Welcome) -> str:
+    return (
+        f"Pid {welcome.pid} on {welcome.host}, generation {welcome.generation}, scheduler "
+        f"{welcome.scheduler} {welcome.scheduler_version}".rstrip()
+        + "."
+    )

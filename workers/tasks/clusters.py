@@ -6,7 +6,7 @@ from celery import shared_task
 
 from controller import publish
 
-from ..operations import wishes
+from ..operations import connection_test, host_keys, wishes
 
 
 @shared_task(name=publish.DRAIN_CLUSTER, ignore_result=True, acks_late=False)
@@ -31,3 +31,15 @@ def disconnect(cluster_id: int) -> None:
 def bootstrap(cluster_id: int) -> None:
     """The cluster's daemon is to be started."""
     wishes.bootstrap(cluster_id)
+
+
+@shared_task(name=publish.FETCH_HOST_KEYS, ignore_result=True, acks_late=False)
+def fetch_host_keys(cluster_id: int) -> None:
+    """Someone wants to see the keys of the cluster's hosts."""
+    host_keys.fetch(cluster_id)
+
+
+@shared_task(name=publish.TEST_CONNECTION, ignore_result=True, acks_late=False)
+def test_connection(cluster_id: int) -> None:
+    """The way to the cluster is to be tested."""
+    connection_test.test(cluster_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,14 +15,13 @@ from cluster_client.protocol import messages
 from ops import processes, sshd
 from workers.links import (
     bridge,
-    client_archive,
+    carriers,
     connection,
-    provision,
     ssh_carrier,
     steps,
     watchdog,
 )
-from workers.operations import bootstrap
+from workers.operations import bootstrap, connecting
 
 from .site import Site
 
@@ -58,7 +58,15 @@ class Cluster:
             "umask": "0077",
             "group": "",
         }
-        return bootstrap.Plan(1, KEY, "ssh", self.installation, is_attached, document)
+        return bootstrap.Plan(
+            1,
+            KEY,
+            "ssh",
+            self.installation,
+            is_attached,
+            document,
+            proven_host=os.uname().nodename,
+        )
 
     def status(self) -> dict[str, Any]:
         """What the daemon says of itself."""
@@ -70,6 +78,35 @@ class Cluster:
     def stop(self) -> None:
         with self.carrier() as carrier:
             assert carrier.run(self.installation.command("stop", KEY)).status == 0
+
+
+class World:
+    """Of a cluster that no database knows; see connecting.World."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.record = cluster.steps.append
+
+    def carrier(self, address: str) -> ssh_carrier.SshCarrier:
+        return self._cluster.carrier(address=address)
+
+    def issue(self) -> int:
+        return 1
+
+    def begin(self) -> None:
+        assert self._cluster.steps
+
+    def proved(self, host: str) -> None:
+        raise AssertionError(host)
+
+    def attach(self, host: str) -> None:
+        raise AssertionError(host)
+
+    def tried_elsewhere(self) -> None:
+        raise AssertionError
+
+    def moved(self) -> None:
+        raise AssertionError
 
 
 class Listener:
@@ -125,14 +162,23 @@ def run_job(link: connection.Connection, listener: Listener, tag: str) -> messag
     return next(event for event in listener.events if event.kind == "ended")
 
 
-def bring_up(cluster: Cluster, archive: client_archive.Archive, **options: Any) -> float:
+def reach(cluster: Cluster, *, is_asked: bool = False, **options: Any) -> carriers.Channel:
+    """A channel to the cluster's daemon."""
+    approach = connecting.Approach(
+        cluster.plan(**options), World(cluster), is_asked=is_asked, is_forced=False
+    )
+    return approach.run()[0]
+
+
+def outcomes(cluster: Cluster) -> dict[str, str]:
+    """How each step ended."""
+    return {step.name: step.outcome for step in cluster.steps}
+
+
+def bring_up(cluster: Cluster, **options: Any) -> float:
     """The whole bootstrap, with a job at its end; how long it took until the link was greeted."""
     begun_at = time.monotonic()
-    with cluster.carrier() as carrier:
-        provision.ensure_client(
-            carrier, cluster.installation, lambda: archive, cluster.steps.append
-        )
-        channel = bootstrap.ensure_daemon(cluster.plan(**options), carrier, lambda: 1)
+    channel = reach(cluster, is_asked=True, **options)
     with greeted(channel) as (link, listener, _):
         took_s = time.monotonic() - begun_at
         tag = "j" + hashlib.sha256(str(time.monotonic()).encode()).hexdigest()[:14].translate(

@@ -6,11 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ops import sshd
-from workers.links import host_keys, ssh, ssh_carrier
+from workers.links import host_keys, ssh, ssh_carrier, ssh_errors
 
 PASSPHRASE = " correct horse 'battery' ä! "
 PASSWORD = " geheim ' \\ $x ü! "
@@ -116,6 +117,22 @@ class Site:
     ) -> ssh_carrier.SshCarrier:
         """A carrier that logs in with the site's key."""
         return ssh_carrier.SshCarrier(self.login(server, user), **options)  # type: ignore[arg-type]
+
+
+class CountingGate:
+    """Gives these answers, and keeps what it is told."""
+
+    def __init__(self, *answers: float, takes_s: float = 0.0) -> None:
+        self.answers = list(answers)
+        self.heard: list[str] = []
+        self._takes_s = takes_s
+
+    def ask(self) -> float:
+        time.sleep(self._takes_s)
+        return self.answers.pop(0)
+
+    def told(self, problem: ssh_errors.LoginError | None) -> None:
+        self.heard.append("good" if problem is None else problem.code)
 
 
 @contextlib.contextmanager

@@ -23,9 +23,8 @@ from workers.links import (
     steps,
     upload,
 )
-from workers.operations import bootstrap
 
-from .clusters import KEY, Cluster, bring_up, greeted
+from .clusters import KEY, Cluster, bring_up, greeted, outcomes, reach
 from .site import Site, frozen
 
 CHECKOUT = Path(__file__).parents[3]
@@ -44,12 +43,24 @@ def test_nothing_becomes_a_link_and_twice_changes_nothing(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("from-nothing")
-    assert bring_up(cluster, archive) < 30
-    assert [step.outcome for step in cluster.steps] == ["done", "done"]
+    assert bring_up(cluster) < 30
+    assert outcomes(cluster) == {
+        "Log in": "done",
+        "Look at the client": "done",
+        "Upload the client": "done",
+        "Look for the daemon": "done",
+        "Start the daemon": "done",
+    }
+    cluster.steps.clear()
     before = cluster.status()["daemon"]
     files = {path: path.stat().st_mtime_ns for path in cluster.path.iterdir()}
-    assert bring_up(cluster, archive) < 9
-    assert [step.outcome for step in cluster.steps[2:]] == ["done", "skipped"]
+    assert bring_up(cluster) < 9
+    assert outcomes(cluster) == {
+        "Log in": "done",
+        "Look at the client": "done",
+        "Upload the client": "skipped",
+        "Look for the daemon": "done",
+    }
     after = cluster.status()["daemon"]
     assert (before["pid"], before["started_at"]) == (after["pid"], after["started_at"])
     for path in ("client.py", "current", archive.name):
@@ -60,15 +71,16 @@ def test_daemon_outlives_the_login(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("outlives")
-    bring_up(cluster, archive)
+    bring_up(cluster)
     carrier = cluster.carrier()
-    stays = provision.outlives_login(
+    again, stays = provision.outlives_login(
         carrier,
         lambda: cluster.carrier(address=carrier.address),
         cluster.installation,
         KEY,
         cluster.steps.append,
     )
+    again.close()
     assert stays
     assert cluster.steps[-1].detail == "It goes on."
 
@@ -77,7 +89,7 @@ def test_daemon_that_a_login_takes_along_is_noticed(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("taken-along")
-    bring_up(cluster, archive)
+    bring_up(cluster)
     carrier = cluster.carrier()
 
     def log_in_again() -> ssh_carrier.SshCarrier:
@@ -85,14 +97,16 @@ def test_daemon_that_a_login_takes_along_is_noticed(
         cluster.stop()
         return cluster.carrier()
 
-    assert not provision.outlives_login(carrier, log_in_again, cluster.installation, KEY)
+    again, stays = provision.outlives_login(carrier, log_in_again, cluster.installation, KEY)
+    again.close()
+    assert not stays
 
 
 def test_attached_daemon_lives_with_its_channel(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("attached")
-    bring_up(cluster, archive, is_attached=True)
+    bring_up(cluster, is_attached=True)
     assert processes.wait_until(lambda: cluster.status()["daemon"] is None, 10)
 
 
@@ -100,7 +114,7 @@ def test_files_come_over_a_connection_of_their_own(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("files")
-    bring_up(cluster, archive)
+    bring_up(cluster)
     (tag,) = [path.name for path in (cluster.path / "jobs").glob("j*")]
     with cluster.carrier(is_control=False) as carrier:
         channel, marker = bridge.open_client(carrier, cluster.installation, ("files", KEY), 20)
@@ -120,18 +134,16 @@ def test_link_ends_with_its_session_and_at_the_latest_by_the_watchdog(
     site: Site, make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("cut")
-    bring_up(cluster, archive)
+    bring_up(cluster)
     cluster.server = site.new_server()
-    with cluster.carrier() as carrier:
-        channel = bootstrap.ensure_daemon(cluster.plan(), carrier, lambda: 1)
+    channel = reach(cluster)
     with greeted(channel) as (_, listener, _welcome):
         begun_at = time.monotonic()
         cluster.server.stop()
         assert listener.has_ended.wait(5)
         assert time.monotonic() - begun_at < 3
     cluster.server = site.new_server()
-    with cluster.carrier() as carrier:
-        channel = bootstrap.ensure_daemon(cluster.plan(), carrier, lambda: 1)
+    channel = reach(cluster)
     with greeted(channel, deadline_s=1.5) as (_, listener, _welcome), frozen(cluster.server):
         begun_at = time.monotonic()
         assert listener.has_ended.wait(10)
@@ -161,10 +173,11 @@ def test_installation_by_hand_is_used_as_it_stands(
         shutil.copytree(info, packages / info.name)
     cluster.site.give(cluster.account, cluster.path)
     before = sorted(path.name for path in cluster.path.iterdir())
-    bring_up(cluster, archive)
-    assert cluster.steps[-1].outcome == "skipped"
-    assert "by hand" in cluster.steps[0].detail
-    assert str(venv) in cluster.steps[0].detail
+    bring_up(cluster)
+    assert outcomes(cluster)["Upload the client"] == "skipped"
+    (look,) = [step for step in cluster.steps if step.name == "Look at the client"]
+    assert "by hand" in look.detail
+    assert str(venv) in look.detail
     assert set(before) <= {path.name for path in cluster.path.iterdir()}
     with cluster.carrier() as carrier, pytest.raises(errors.CannotConnect, match="not ours"):
         upload.put(carrier, cluster.installation, archive)
@@ -207,7 +220,7 @@ def test_home_path_of_140_bytes(
 ) -> None:
     cluster = make("long", home=HOME_OF_140_BYTES)
     assert len(str(cluster.account.home)) > 140
-    bring_up(cluster, archive)
+    bring_up(cluster)
 
 
 def test_set_up_commands_come_before_python_is_looked_for(
@@ -222,8 +235,9 @@ def test_set_up_commands_come_before_python_is_looked_for(
     profile.write_text('use() { echo "loading $1"; PATH=$HOME/$1:$PATH; read -r line; }\n')
     cluster.site.give(cluster.account, profile)
     cluster.installation = bridge.Installation(str(cluster.path), "", "use bin # it's there\n")
-    bring_up(cluster, archive)
-    assert str(programs / "python3.13") in cluster.steps[0].detail
+    bring_up(cluster)
+    (look,) = [step for step in cluster.steps if step.name == "Look at the client"]
+    assert str(programs / "python3.13") in look.detail
 
 
 def test_client_is_put_by_a_subprocess_too(
@@ -231,10 +245,10 @@ def test_client_is_put_by_a_subprocess_too(
 ) -> None:
     carrier = carriers.LocalCarrier()
     installation = bridge.Installation(str(short_directory / "a" / "client"))
-    for outcomes in (["done", "done"], ["done", "skipped"]):
+    for expected in (["done", "done"], ["done", "skipped"]):
         seen: list[steps.Step] = []
         provision.ensure_client(carrier, installation, lambda: archive, seen.append)
-        assert [step.outcome for step in seen] == outcomes
+        assert [step.outcome for step in seen] == expected
 
 
 # What goes wrong ----------------------------------------------------------------------------------
@@ -284,7 +298,7 @@ def test_narrow_server_is_enough(
     make: Callable[..., Cluster], archive: client_archive.Archive, options: dict[str, str]
 ) -> None:
     cluster = make(f"narrow-{min(options).lower()}", **options)
-    bring_up(cluster, archive)
+    bring_up(cluster)
 
 
 def test_noisy_start_up_files_do_not_disturb(
@@ -294,4 +308,4 @@ def test_noisy_start_up_files_do_not_disturb(
     path = cluster.account.home / ".bashrc"
     path.write_text("echo Welcome\nread -r -t 0.3 answer\necho again >&2\nsleep 0.3\n")
     cluster.site.give(cluster.account, path)
-    bring_up(cluster, archive)
+    bring_up(cluster)

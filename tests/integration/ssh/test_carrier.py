@@ -24,7 +24,7 @@ from workers.links import (
     ssh_transport,
 )
 
-from .site import USER, Site, frozen
+from .site import USER, CountingGate, Site, frozen
 
 ODD_WORDS = [
     "",
@@ -228,14 +228,15 @@ def test_data_spreads_over_connections(site: Site) -> None:
 
 
 def test_each_login_asks_the_budget(site: Site) -> None:
-    answers = [0.0, 12.0]
+    gate = CountingGate(0.0, 12.0)
     server = site.server(MaxSessions="1")
     with (
-        site.carrier(server, may_login=lambda: answers.pop(0)) as carrier,
+        site.carrier(server, gate=gate) as carrier,
         contextlib.closing(carrier.open(["cat"])),
         pytest.raises(ssh_errors.BudgetSpent),
     ):
         carrier.open(["cat"])
+    assert gate.heard == ["good"]
 
 
 def test_refused_login_is_tried_once_whoever_asks(site: Site) -> None:
@@ -279,11 +280,9 @@ def test_full_connection_is_waited_for_where_there_may_be_no_other(site: Site) -
 
 
 def test_all_who_wait_for_a_login_hear_how_it_failed(site: Site) -> None:
-    asked: list[float] = []
+    gate = CountingGate(9.0, takes_s=0.2)
     failures: list[ssh_errors.LoginError] = []
-    with site.carrier(
-        site.server(), may_login=lambda: asked.append(time.sleep(0.2) or 9.0) or 9.0
-    ) as carrier:
+    with site.carrier(site.server(), gate=gate) as carrier:
 
         def ask() -> None:
             try:
@@ -296,7 +295,7 @@ def test_all_who_wait_for_a_login_hear_how_it_failed(site: Site) -> None:
             thread.start()
         for thread in threads:
             thread.join(20)
-    assert (len(failures), len(asked)) == (6, 1)
+    assert (len(failures), gate.answers) == (6, [])
 
 
 # Broken connections -------------------------------------------------------------------------------

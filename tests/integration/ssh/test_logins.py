@@ -13,9 +13,9 @@ import paramiko
 import pytest
 
 from ops import sshd
-from workers.links import ssh, ssh_errors, ssh_handshake, ssh_keys
+from workers.links import ssh, ssh_errors, ssh_handshake, ssh_keys, ssh_login
 
-from .site import PASSPHRASE, PASSWORD, USER, Site
+from .site import PASSPHRASE, PASSWORD, USER, CountingGate, Site
 
 FORMS = [
     ("rsa", ""),
@@ -320,6 +320,30 @@ def test_old_server_has_no_common_algorithm(site: Site) -> None:
 def test_spent_budget_makes_no_attempt(site: Site) -> None:
     server = site.new_server()
     with pytest.raises(ssh_errors.BudgetSpent) as caught:
-        ssh.open_transport(site.login(server), may_login=lambda: 33.0)
+        ssh.open_transport(site.login(server), gate=CountingGate(33.0))
     assert caught.value.pause_s == 33.0
     assert "preauth" not in server.log
+
+
+def test_gate_hears_once_of_each_login_whatever_comes_of_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = CountingGate(*[0.0] * 4)
+    server = site.server()
+    transport, _ = ssh.open_transport(site.login(server), gate=gate)
+    ssh.close(transport)
+    closed = ssh.Login("127.0.0.1", USER, sshd.closed_port(), password=WRONG, pins=site.pins())
+    for login in (closed, site.login(server, password=WRONG)):
+        with pytest.raises(ssh_errors.LoginError):
+            ssh.open_transport(login, gate=gate)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ssh_login.Credentials, "log_in", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ssh.open_transport(site.login(server), gate=gate)
+    assert gate.heard == ["good", "host_unreachable", "login_refused", "host_silent"]
+    # What never came to an attempt is not counted.
+    with pytest.raises(ssh_errors.NoCredentials):
+        ssh.open_transport(site.login(server, key=""), gate=gate)

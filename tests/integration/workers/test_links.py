@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -115,16 +116,28 @@ def test_a_link_that_is_not_wanted_is_let_go(stack: Stack) -> None:
     stack.wait_up(cluster)
 
 
-def test_a_missing_client_blocks_the_link_with_what_to_do(stack: Stack) -> None:
-    (stack.client_path / "client.py").rename(stack.client_path / "gone.py")
+def test_a_missing_client_is_put_there_with_its_steps_recorded(stack: Stack) -> None:
+    place = stack.directory / "none" / "yet"
     stack.start_worker()
-    cluster = stack.add_cluster()
+    cluster = stack.add_cluster(client_path=str(place))
+    stack.wait_up(cluster)
+    assert (place / "client.py").exists()
+    (procedure,) = cluster.procedures.all()
+    stack.wait(lambda: not procedure.refresh_from_db() and not procedure.is_active, "its end")
+    steps = {step.name: step.outcome for step in procedure.steps.all()}
+    assert steps["Upload the client"] == steps["Greet the daemon"] == "done"
+    stack.client_path = place
+
+
+def test_a_missing_python_blocks_the_link_with_what_to_do(stack: Stack) -> None:
+    stack.start_worker()
+    cluster = stack.add_cluster(python="/nowhere/python3")
     stack.wait(lambda: stack.link(cluster).state == "blocked", "the link to be blocked")
     link = stack.link(cluster)
-    assert link.blocked_reason == "no_client"
-    assert str(stack.client_path) in link.blocked_detail
+    assert link.blocked_reason == "no_python"
+    assert "/nowhere/python3" in link.blocked_detail
     assert link.not_before is None
-    (stack.client_path / "gone.py").rename(stack.client_path / "client.py")
+    clusters.change(cluster, python=sys.executable)
     clusters.connect(cluster)
     stack.wait_up(cluster)
 

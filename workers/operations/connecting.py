@@ -1,0 +1,263 @@
+"""From a plan to a channel that leads to the cluster's daemon, every step told as it ends.
+
+Rules:
+- Without a request the daemon is looked for first, which is quick; only where none is to be found
+  is a client looked for, put there if need be, and a daemon started.
+- A client that a person has installed is used as it stands.
+- A detached daemon must outlive the login that started it: that is proved once for each host, by
+  logging out and in again. Where it does not, the cluster goes on attached.
+- A daemon on another login node is talked to there. If that node can't be reached three times in a
+  row, the daemon is moved by a new generation, at most once in MOVE_PAUSE_S.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from typing import Protocol
+
+from controller import conf
+from controller.models import Carrier
+
+from ..links import addresses, bridge, carriers, client_archive, errors, provision, ssh_errors
+from ..links import steps as link_steps
+from . import bootstrap
+from .plans import Plan
+
+logger = logging.getLogger(__name__)
+
+OTHER_HOSTS_MOST = 3
+"""Each costs a login of the budget."""
+ELSEWHERE_TRIES = 3
+MOVED_PAUSE_S = 60.0
+
+build_archive = functools.cache(client_archive.build)
+"""Once a process: what it is installed with does not change under it."""
+
+
+class World(Protocol):
+    """What an approach needs of others."""
+
+    def carrier(self, address: str) -> carriers.Account: ...
+    def issue(self) -> int: ...
+    def record(self, step: link_steps.Step) -> None: ...
+    def begin(self) -> None:
+        """Something is changed on the cluster from here on."""
+
+    def proved(self, host: str) -> None:
+        """The daemon outlives the login on this host."""
+
+    def attach(self, host: str) -> None:
+        """It does not: the cluster is attached from now on."""
+
+    def tried_elsewhere(self) -> None:
+        """The daemon's own host could not be reached."""
+
+    def moved(self) -> None:
+        """The daemon is to be started here although it may run elsewhere."""
+
+
+class Approach:
+    """One try to reach the daemon of a cluster.
+
+    `is_asked`: someone asked to see to the client too. `is_forced`: start the daemon anew.
+    """
+
+    def __init__(self, plan: Plan, world: World, *, is_asked: bool, is_forced: bool) -> None:
+        self._plan = plan
+        self._world = world
+        self._is_asked = is_asked
+        self._is_forced = is_forced
+        self._has_client = False
+        self._carrier: carriers.Account
+
+    def run(self) -> tuple[carriers.Channel, str]:
+        """A channel to the daemon, and the address that it goes to.
+
+        Raises CannotConnect, NewerGeneration, and what `issue` raises.
+        """
+        self._carrier = self._world.carrier("")
+        try:
+            with link_steps.step(self._world.record, "Log in") as note:
+                self._carrier.log_in()
+                note.detail = f"{self._carrier.description}."
+            channel = self._reach()
+        except BaseException:
+            self._carrier.close()
+            raise
+        self._carrier.release()
+        return channel, self._carrier.address
+
+    def _reach(self) -> carriers.Channel:
+        if self._is_asked or self._is_forced:
+            self._ensure_client()
+        if self._plan.is_attached:
+            return self._attach()
+        channel = None if self._is_forced else self._find()
+        if channel is not None:
+            return channel
+        self._ensure_client()
+        return self._start()
+
+    def _ensure_client(self) -> None:
+        if self._has_client:
+            return
+        provision.ensure_client(
+            self._carrier,
+            self._plan.installation,
+            build_archive,
+            self._world.record,
+            self._world.begin,
+        )
+        self._has_client = True
+
+    # A daemon that is there -----------------------------------------------------------------------
+
+    def _find(self) -> carriers.Channel | None:
+        with link_steps.step(self._world.record, "Look for the daemon") as note:
+            try:
+                channel, marker = bootstrap.dial(self._plan, self._carrier)
+            except errors.CannotConnect as problem:
+                if problem.reason != bridge.NO_CLIENT or self._has_client:
+                    raise
+                note.detail = "There is no client yet."
+                return None
+            note.detail = _said(marker)
+        if marker.status == "connected":
+            return channel
+        channel.close()
+        return self._follow(marker) if marker.status == "elsewhere" else None
+
+    def _follow(self, marker: bridge.Marker) -> carriers.Channel | None:
+        """The daemon is registered on another host: a channel to it there; None to start one."""
+        for address in self._other_addresses(marker.host):
+            carrier = self._world.carrier(address)
+            try:
+                channel, found = self._look_at(carrier, address)
+            except ssh_errors.REFUSALS:
+                raise
+            except errors.CannotConnect as problem:
+                carrier.close()
+                logger.info("daemon.not_there", extra={"address": address, "why": str(problem)})
+                continue
+            if found.status != "elsewhere":
+                self._carrier.close()
+                self._carrier = carrier
+                if found.status == "connected":
+                    return channel
+                channel.close()
+                return None  # its own host knows that it is dead
+            carrier.close()
+        self._move(marker)
+        return None
+
+    def _look_at(
+        self, carrier: carriers.Account, address: str
+    ) -> tuple[carriers.Channel, bridge.Marker]:
+        with link_steps.step(self._world.record, f"Look for the daemon at {address}") as note:
+            carrier.log_in()
+            channel, found = bootstrap.dial(self._plan, carrier)
+            note.detail = _said(found)
+            return channel, found
+
+    def _other_addresses(self, host: str) -> list[str]:
+        """That of the host that the client names, then the others behind the cluster's name."""
+        login = self._plan.login
+        if login is None:
+            return []
+        found: dict[str, None] = {}
+        for name in (host, login.host):
+            found |= dict.fromkeys(_resolved(name, login.port))
+        return [one for one in found if one != self._carrier.address][:OTHER_HOSTS_MOST]
+
+    def _move(self, marker: bridge.Marker) -> None:
+        """Returns if the daemon is to be started here; raises CannotConnect if not yet."""
+        tries = self._plan.elsewhere_tries + 1
+        if tries >= ELSEWHERE_TRIES and self._plan.may_move:
+            logger.warning("daemon.moves", extra={"from": marker.host})
+            self._world.moved()
+            return
+        self._world.tried_elsewhere()
+        what = f"The daemon runs on {marker.host}, which can't be reached from here. "
+        if self._plan.may_move:
+            pause_s = 10 * conf.get().retry_min_s
+            rest = f"After {ELSEWHERE_TRIES} tries (this was number {tries}) it is moved."
+        else:
+            pause_s = MOVED_PAUSE_S
+            rest = (
+                "It was moved a short while ago, and is not so often: see that the login nodes "
+                "behind the cluster's host can be reached, or register one of them alone."
+            )
+        raise errors.CannotConnect("elsewhere", what + rest, pause_s=pause_s)
+
+    # A daemon that is started ---------------------------------------------------------------------
+
+    def _start(self) -> carriers.Channel:
+        self._world.begin()
+        with link_steps.step(self._world.record, "Start the daemon") as note:
+            generation = self._world.issue()
+            said = bootstrap.start(self._plan, self._carrier, generation)
+            host = str(said.get("host", ""))
+            note.detail = f"Generation {generation}, pid {said.get('pid')} on {host}."
+        is_doubtful = self._plan.carrier == Carrier.SSH and host != self._plan.proven_host
+        if is_doubtful and not self._stays(host):
+            self._plan = dataclasses.replace(self._plan, is_attached=True)
+            return self._attach()
+        channel, marker = bootstrap.dial(self._plan, self._carrier)
+        if marker.status == "connected":
+            return channel
+        channel.close()
+        raise errors.CannotConnect(
+            "daemon_vanished",
+            f"The daemon was started on {host} and is gone ({_said(marker)}). It is tried again; "
+            "its log is in the client's directory log/ on the cluster.",
+        )
+
+    def _stays(self, host: str) -> bool:
+        def log_in_again() -> carriers.Account:
+            again = self._world.carrier(self._carrier.address)
+            again.log_in()
+            return again
+
+        self._carrier, stays = provision.outlives_login(
+            self._carrier,
+            log_in_again,
+            self._plan.installation,
+            self._plan.key,
+            self._world.record,
+        )
+        if stays:
+            self._world.proved(host)
+        else:
+            self._world.attach(host)
+        return stays
+
+    def _attach(self) -> carriers.Channel:
+        try:
+            return self._serve()
+        except errors.CannotConnect as problem:
+            if problem.reason != bridge.NO_CLIENT or self._has_client:
+                raise
+        self._ensure_client()
+        return self._serve()
+
+    def _serve(self) -> carriers.Channel:
+        with link_steps.step(self._world.record, "Start the daemon") as note:
+            channel = bootstrap.attach(self._plan, self._carrier, self._world.issue)
+            note.detail = "Attached: it lives as long as this connection."
+            return channel
+
+
+def _said(marker: bridge.Marker) -> str:
+    words = marker.detail or marker.status
+    if marker.status != "connected" and marker.last_death:
+        words += f" The last one: {marker.last_death}"
+    return words
+
+
+def _resolved(host: str, port: int) -> list[str]:
+    try:
+        return addresses.resolve(host, port)
+    except ssh_errors.HostUnknown:
+        return []
