@@ -15,8 +15,13 @@ PREFIX = "HPC_"
 STATE_DIRECTORY = "HPC_STATE_DIRECTORY"
 SITE_FILE_LIMIT_BYTES = 1 << 20
 
-KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "TZ")
-"""What a daemon keeps of its starter's environment, besides the client's own settings."""
+LIBRARIES = "LD_LIBRARY_PATH"
+"""Where a Python that `module load` provides finds its libraries: it would not start without."""
+KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "TZ", LIBRARIES)
+"""What a daemon keeps of its starter's environment, besides the client's own settings.
+
+It keeps them for itself: commands and jobs get theirs from a login shell (environment.py).
+"""
 
 
 def client_path() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from tests import pythons
 from tests.integration.cluster_client_front.harness import (
     SOURCE,
     Installation,
+    new_tag,
     wait_until,
 )
 
@@ -166,6 +168,7 @@ def test_the_daemon_is_detached_and_carries_no_foreign_variables(
 ) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
     installation.environment |= {"PYTHONPATH": str(tmp_path), "HPC_SECRET_KEYS": "hush", "X": "y"}
+    installation.environment["LD_LIBRARY_PATH"] = "/nowhere"
     assert installation.start()["status"] == "started"
     entry = installation.entry()
     assert entry is not None
@@ -177,7 +180,15 @@ def test_the_daemon_is_detached_and_carries_no_foreign_variables(
         item.partition(b"=")[0] for item in (process / "environ").read_bytes().split(b"\0")
     }
     assert not variables & {b"PYTHONPATH", b"HPC_SECRET_KEYS", b"X"}
-    assert b"PATH" in variables
+    assert {b"PATH", b"LD_LIBRARY_PATH"} <= variables
+    link, tag = installation.connect(), new_tag()
+    script = "#!/bin/sh\nenv\n"
+    digest = hashlib.sha256(script.encode()).hexdigest()
+    assert isinstance(link.request(messages.Submit(tag, 1, script, digest)), messages.Submitted)
+    output = installation.jobs / tag / "stdout.log"
+    wait_until(lambda: "PATH=" in output.read_text())
+    assert "LD_LIBRARY_PATH" not in output.read_text()
+    link.close()
 
 
 def test_the_socket_is_private(installation: Installation) -> None:

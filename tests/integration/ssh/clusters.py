@@ -54,7 +54,7 @@ class Cluster:
             "instance_id": "portal",
             "cluster_id": 1,
             "settings": {**QUICK, "HPC_DAEMON_PID_FILE": str(self.account.home / "pid")},
-            "setup_commands": "",
+            "setup_commands": self.installation.setup_commands,
             "umask": "0077",
             "group": "",
         }

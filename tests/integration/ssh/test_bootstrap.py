@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -29,6 +30,24 @@ from .site import Site, frozen
 
 CHECKOUT = Path(__file__).parents[3]
 HOME_OF_140_BYTES = "h" * 140
+
+
+MODULES = """\
+use() {
+    echo "loading $1"
+    export PATH=$HOME/$1/bin:$PATH LD_LIBRARY_PATH=$HOME/$1/lib
+    read -r line
+}
+"""
+PYTHON_WITH_LIBRARIES = """\
+#!/bin/bash
+[ "$LD_LIBRARY_PATH" = "$HOME/python/lib" ] || {
+    echo "libpython3.13.so.1.0: cannot open shared object file" >&2
+    exit 127
+}
+exec -a "$0" /usr/bin/python3 "$@"
+"""
+"""As one that was built with a shared library and without a path to it."""
 
 
 # The client ---------------------------------------------------------------------------------------
@@ -227,17 +246,22 @@ def test_set_up_commands_come_before_python_is_looked_for(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("set-up")
-    programs = cluster.account.home / "bin"
-    programs.mkdir()
-    (programs / "python3.13").symlink_to("/usr/bin/python3")
+    programs = cluster.account.home / "python" / "bin"
+    programs.mkdir(parents=True)
+    python = programs / "python3.13"
+    python.write_text(PYTHON_WITH_LIBRARIES)
+    python.chmod(0o755)
     cluster.site.give(cluster.account, programs)
     profile = cluster.account.home / ".bash_profile"
-    profile.write_text('use() { echo "loading $1"; PATH=$HOME/$1:$PATH; read -r line; }\n')
+    profile.write_text(MODULES)
     cluster.site.give(cluster.account, profile)
-    cluster.installation = bridge.Installation(str(cluster.path), "", "use bin # it's there\n")
+    cluster.installation = bridge.Installation(str(cluster.path), "", "use python # it's there\n")
     bring_up(cluster)
     (look,) = [step for step in cluster.steps if step.name == "Look at the client"]
-    assert str(programs / "python3.13") in look.detail
+    assert str(python) in look.detail
+    # The daemon too, which starts helpers and knows set-up commands from its document.
+    daemon = cluster.status()["daemon"]
+    assert os.fsencode(python) in Path(f"/proc/{daemon['pid']}/cmdline").read_bytes()
 
 
 def test_client_is_put_by_a_subprocess_too(
