@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -59,6 +62,9 @@ class Spent:
     per_hour: int
 
 
+_placed: ContextVar[Counter[int] | None] = ContextVar("hpc_placed", default=None)
+
+
 def resources_of(job: HpcJob) -> dict[str, int | str]:
     """What the job asks for, by name; what it leaves to the site is left out."""
     return {name: getattr(job, name) for name in RESOURCES if getattr(job, name) not in (None, "")}
@@ -71,11 +77,23 @@ def choose_cluster(job: HpcJob, parameters: Any) -> HpcCluster | None:
         return cast("HpcCluster | None", import_string(path)(job, parameters))
     open_jobs = Count("jobs", filter=Q(jobs__job_status__in=lifecycle.OPEN))
     clusters = HpcCluster.objects.filter(_online("link__")).select_related("link")
-    asked = resources_of(job)
-    for cluster in clusters.annotate(open_jobs=open_jobs).order_by("open_jobs", "pk"):
+    asked, placed = resources_of(job), _placed.get() or Counter()
+    loads = [(c.open_jobs + placed[c.pk], c.pk, c) for c in clusters.annotate(open_jobs=open_jobs)]
+    for _, _, cluster in sorted(loads):
         if not misfits(cluster.link, asked):
             return cluster
     return None
+
+
+@contextmanager
+def placing() -> Iterator[Counter[int]]:
+    """Has `choose_cluster` count jobs that are not stored yet: those noted here, by cluster."""
+    counter: Counter[int] = Counter()
+    token = _placed.set(counter)
+    try:
+        yield counter
+    finally:
+        _placed.reset(token)
 
 
 def misfits(link: ClusterLink | None, asked: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 
 from .. import conf, errors, publish
 from ..models import Carrier, ClusterLink, HpcCluster, Kind, LinkState, Procedure
-from . import cluster_fields, host_keys, leases, logins, procedures
+from . import cluster_fields, credentials, host_keys, leases, logins, procedures
 from .moves import UNBLOCKED
 
 PLACE = frozenset({"host_name", "port", "username", "carrier"})
@@ -31,13 +31,16 @@ WHERE_IT_WAS: dict[str, Any] = {
 def validate(cluster: HpcCluster) -> None:
     """Mend the host and the paths in place; raises Django's ValidationError by field."""
     problems = cluster_fields.check(cluster)
+    if "carrier" not in problems:
+        problems |= credentials.check(cluster)
     if problems:
         raise ValidationError(problems)
 
 
-def register(**fields: Any) -> HpcCluster:
+def register(*, key: str = "", password: str = "", **fields: Any) -> HpcCluster:
     """A new cluster with these columns, checked in full; Invalid says what is wrong."""
     cluster = HpcCluster(**fields)
+    credentials.change(cluster, key, password)
     _check(cluster)
     with transaction.atomic():
         cluster.save()
@@ -45,12 +48,16 @@ def register(**fields: Any) -> HpcCluster:
     return cluster
 
 
-def change(cluster: HpcCluster, **fields: Any) -> set[str]:
+def change(
+    cluster: HpcCluster, *, key: str | None = None, password: str | None = None, **fields: Any
+) -> set[str]:
     """Give a registered cluster these columns, checked in full; returns those that differ now.
 
-    Raises Invalid, and changes nothing then.
+    `key`, `password`: None leaves what is stored, "" removes it. Raises Invalid, and stores
+    nothing then.
     """
     before = HpcCluster.objects.get(pk=cluster.pk)
+    credentials.change(cluster, key, password)
     for name, value in fields.items():
         setattr(cluster, name, value)
     _check(cluster)

@@ -105,7 +105,7 @@ def submit_many(pairs: Iterable[tuple[HpcJob, Any]], *, source: str = "user") ->
     for job, parameters in given:
         _check(job, parameters)
     with _stored([job for job, _ in given]):
-        accepted = [_accept(job, parameters) for job, parameters in given]
+        accepted = _accept_all(given)
     refused = _enter_all(accepted, source)
     for one in accepted:
         one.job.refresh_from_db()
@@ -235,6 +235,17 @@ def _take_back(drafts: list[HpcJob]) -> None:
     for job in drafts:
         job.pk = job.id = None
         job._state.adding = True
+
+
+def _accept_all(given: list[tuple[HpcJob, Any]]) -> list[Accepted]:
+    """Each in turn, so that a cluster chosen for one counts when the next one's is chosen."""
+    accepted = []
+    with queries.placing() as placed:
+        for job, parameters in given:
+            accepted.append(_accept(job, parameters))
+            chosen = accepted[-1].cluster_id
+            placed.update([] if chosen is None else [chosen])
+    return accepted
 
 
 def _accept(given: HpcJob, parameters: Any) -> Accepted:

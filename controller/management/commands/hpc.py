@@ -16,7 +16,7 @@ from django.db import DatabaseError, OperationalError, ProgrammingError
 
 from controller import checks, conf, errors
 from controller.management.verbs import clusters, jobs, secrets
-from controller.management.verbs.terminal import Console
+from controller.management.verbs.terminal import Console, WrongUsage
 
 INTERRUPTED = 130
 
@@ -68,6 +68,9 @@ def _run(verb: Callable[[Console, Namespace], int], console: Console, options: N
     try:
         checks.refuse_bad_settings()
         return verb(console, options)
+    except WrongUsage as error:
+        console.note(str(error))
+        return 2
     except errors.HpcError as error:
         console.note(str(error))
     except ImproperlyConfigured as error:

@@ -7,20 +7,22 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from ... import errors, queries
-from ...models import Carrier, DaemonMode, HpcCluster, LinkState, Scheduler
+from ...models import HpcCluster, LinkState
 from ...services import clusters
-from . import waits
+from . import host_keys, registration, waits
+from .follow import follow, line
 from .terminal import Console
 
 POLL_S = 0.2
 CONNECT_LIMIT_S = 90.0
+PROCEDURES_SHOWN = 3
 
 
 def add_parsers(nouns: Any) -> None:
     """Add the noun `cluster` with its verbs, and `adopt`."""
     cluster = nouns.add_parser("cluster", help="register, look at and link clusters")
     verbs = cluster.add_subparsers(dest="verb", required=True, metavar="VERB")
-    _add_add(verbs)
+    _add_entries(verbs)
     listing = verbs.add_parser("list", help="all clusters")
     listing.add_argument("--json", action="store_true", help="one JSON document on stdout")
     listing.set_defaults(run=list_all)
@@ -30,7 +32,13 @@ def add_parsers(nouns: Any) -> None:
     connecting.add_argument("--force", action="store_true", help="also see to the daemon anew")
     _add_wait(connecting)
     _named(verbs, "disconnect", "ask for the link to be closed; jobs go on", disconnect)
-    _named(verbs, "bootstrap", "have the daemon started if none answers", bootstrap)
+    host_keys.add_options(_named(verbs, "host-key", "host keys: fetch, show, confirm", host_key))
+    testing = _named(verbs, "test", "log in and look, step by step", test)
+    testing.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_limit(testing)
+    starting = _named(verbs, "bootstrap", "have the daemon started if none answers", bootstrap)
+    starting.add_argument("--wait", action="store_true", help="follow its steps to the end")
+    _add_limit(starting)
     _named(verbs, "remove", "forget a cluster without jobs", remove)
     adopting = nouns.add_parser("adopt", help="take a cluster over from another instance")
     adopting.add_argument("name", help="name of the cluster")
@@ -39,26 +47,29 @@ def add_parsers(nouns: Any) -> None:
 
 def add(console: Console, options: Namespace) -> int:
     """Register a cluster; with --connect also wait for its link."""
-    cluster = clusters.register(
-        name=options.name,
-        host_name=options.host,
-        port=options.port,
-        username=options.user,
-        client_path=options.client_path,
-        carrier=Carrier.LOCAL,
-        scheduler=options.scheduler,
-        mode=options.mode,
-        python=options.python,
-        setup_commands=options.setup_commands,
-        umask=options.umask,
-        group=options.group,
-    )
-    console.line(f"Cluster {cluster.name} is registered, its client in {cluster.client_path}.")
-    if not options.connect:
-        console.note(f"Link it with: hpc cluster connect {cluster.name}")
-        return 0
-    clusters.connect(cluster)
-    return _wait_for_link(console, cluster, options.limit)
+    return registration.add(console, options, _wait_for_link)
+
+
+def change(console: Console, options: Namespace) -> int:
+    """Change a registered cluster."""
+    return registration.change(console, options, find(options.name))
+
+
+def host_key(console: Console, options: Namespace) -> int:
+    """Look at the host keys, and say which are trusted."""
+    return host_keys.run(console, options, find(options.name))
+
+
+def test(console: Console, options: Namespace) -> int:
+    """Have a worker log in and look; the steps are told as they come."""
+    procedure = clusters.test(find(options.name))
+    try:
+        follow(console, console.note if options.json else console.line, procedure, options.limit)
+    finally:
+        if options.json:
+            procedure.refresh_from_db()
+            console.document(queries.describe_procedure(procedure))
+    return 0
 
 
 def list_all(console: Console, options: Namespace) -> int:
@@ -75,17 +86,42 @@ def list_all(console: Console, options: Namespace) -> int:
 
 
 def show(console: Console, options: Namespace) -> int:
-    """One cluster and its link."""
-    described = queries.describe_cluster(find(options.name))
+    """One cluster: its link, its logins, its host keys, what was done to it last."""
+    cluster = find(options.name)
+    described = queries.describe_cluster(cluster)
     if options.json:
         console.document(described)
         return 0
-    link = described.pop("link") or {}
-    backlog = described.pop("backlog")
-    facts = {**described, **{f"link {name}": value for name, value in link.items()}}
-    facts["open jobs"] = ", ".join(f"{n} {status}" for status, n in backlog.items()) or "none"
+    facts = _facts(described)
     console.table(("WHAT", "VALUE"), [item for item in facts.items() if item[1] not in (None, "")])
+    keys = queries.host_keys_of(cluster)
+    if keys:
+        console.line()
+        host_keys.show(console, keys)
+    for procedure in queries.latest_procedures(cluster, PROCEDURES_SHOWN):
+        console.line()
+        words = [procedure.get_kind_display(), procedure.get_state_display(), procedure.detail]
+        console.line(
+            f"{procedure.requested_at:%Y-%m-%d %H:%M:%S} UTC, {': '.join(filter(None, words))}"
+        )
+        for step in procedure.steps.all():
+            console.line(f"  {line(step)}")
     return 0
+
+
+def _facts(described: dict[str, Any]) -> dict[str, Any]:
+    shown_apart = ("link", "login", "backlog", "host_keys", "procedures")
+    facts = {name: value for name, value in described.items() if name not in shown_apart}
+    for part in ("link", "login"):
+        facts |= {f"{part} {name}": value for name, value in (described[part] or {}).items()}
+    spent = facts.pop("login spent", None)
+    if spent:
+        facts["logins"] = (
+            f"{spent['last_minute']} of {spent['per_minute']} in the last minute,"
+            f" {spent['last_hour']} of {spent['per_hour']} in the last hour"
+        )
+    open_jobs = [f"{count} {status}" for status, count in described["backlog"].items()]
+    return {**facts, "open jobs": ", ".join(open_jobs) or "none"}
 
 
 def connect(console: Console, options: Namespace) -> int:
@@ -109,7 +145,10 @@ def disconnect(console: Console, options: Namespace) -> int:
 def bootstrap(console: Console, options: Namespace) -> int:
     """Ask for the daemon."""
     cluster = find(options.name)
-    clusters.bootstrap(cluster)
+    procedure = clusters.bootstrap(cluster)
+    if options.wait:
+        follow(console, console.line, procedure, options.limit)
+        return 0
     console.line(f"A worker will see to the daemon of {cluster.name}.")
     return 0
 
@@ -138,22 +177,13 @@ def find(name: str) -> HpcCluster:
     return cluster
 
 
-def _add_add(verbs: Any) -> None:
-    parser = verbs.add_parser("add", help="register a cluster")
-    parser.add_argument("name", help="how people and commands call it")
-    parser.add_argument("--host", required=True, help="host name or address of the login node")
-    parser.add_argument("--port", type=int, default=22)
-    parser.add_argument("--user", default="", help="account on the cluster")
-    parser.add_argument("--client-path", required=True, help="directory of client.py there")
-    parser.add_argument("--scheduler", choices=Scheduler.values, default=Scheduler.LOCAL.value)
-    parser.add_argument("--mode", choices=DaemonMode.values, default=DaemonMode.DETACHED.value)
-    parser.add_argument("--python", default="", help="Python for the client")
-    parser.add_argument("--setup-commands", default="", help="such as 'module load slurm'")
-    parser.add_argument("--umask", default="0077", help="umask of the jobs' files")
-    parser.add_argument("--group", default="", help="group of the jobs' files")
-    parser.add_argument("--connect", action="store_true", help="link it, and wait for the link")
-    _add_limit(parser)
-    parser.set_defaults(run=add)
+def _add_entries(verbs: Any) -> None:
+    adding = _named(verbs, "add", "register a cluster", add)
+    registration.add_options(adding, is_new=True)
+    adding.add_argument("--connect", action="store_true", help="link it, and wait for the link")
+    _add_limit(adding)
+    setting = _named(verbs, "set", "change a registered cluster; what is not named stays", change)
+    registration.add_options(setting, is_new=False)
 
 
 def _named(verbs: Any, verb: str, purpose: str, run: Any) -> ArgumentParser:

@@ -11,6 +11,8 @@ from typing import Any
 
 from django.core.management.base import OutputWrapper
 
+from ... import errors
+
 # CSI, OSC and other string sequences, and two-character escapes.
 # Source: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html
 ESCAPES = re.compile(
@@ -22,6 +24,12 @@ ESCAPES = re.compile(
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONGEST_ESCAPE = 4096
 BAR_WIDTH = 24
+
+
+class WrongUsage(errors.HpcError):
+    """What the parser can't see is wrong with a command line: it ends with 2."""
+
+    code = "wrong_usage"
 
 
 class Cleaner:

@@ -136,7 +136,7 @@ def test_names_are_unique(cluster: HpcCluster) -> None:
 def test_a_form_is_told_by_field(db: None) -> None:
     with pytest.raises(ValidationError) as caught:
         HpcCluster(**{**GOOD, "client_path": "x", "host_name": "y z"}).clean()
-    assert set(caught.value.message_dict) == {"client_path", "host_name", "username"}
+    assert set(caught.value.message_dict) == {"client_path", "host_name", "username", "key"}
 
 
 def test_connecting_lifts_what_held_the_link_back(

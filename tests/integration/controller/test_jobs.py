@@ -144,6 +144,16 @@ def test_the_least_loaded_suitable_cluster_online_is_the_default(
     assert job.cluster not in (offline, small)
 
 
+def test_many_jobs_submitted_at_once_are_spread(make_job: MakeJob) -> None:
+    busy, idle = up("busy"), up("idle")
+    make_job(JobStatus.RUNNING, cluster=busy)
+    pairs = [(HpcJob(), {"script": SCRIPT}) for _ in range(4)]
+    pairs.insert(0, (HpcJob(cluster=idle), {"script": SCRIPT}))
+    jobs.submit_many(pairs)
+    chosen = [job.cluster for job, _ in pairs]
+    assert chosen == [idle, busy, idle, busy, idle]
+
+
 def test_a_cluster_whose_lease_ran_out_is_not_online(
     cluster: HpcCluster, lease: links.Lease
 ) -> None:
@@ -160,6 +170,12 @@ def test_what_the_cluster_lacks_is_refused_by_name(cluster: HpcCluster) -> None:
     ClusterLink.objects.update(capabilities=capabilities)
     with pytest.raises(errors.Invalid, match=r"north.*partition 'short'.*long"):
         jobs.submit(HpcJob(cluster=cluster), PLAIN)
+    either = {"script": SCRIPT, "resources": {"partition": "long,,short"}}
+    with pytest.raises(errors.Invalid, match=r"it has no partition 'short' \(only long\)\.$"):
+        jobs.submit(HpcJob(cluster=cluster), either)
+    capabilities["partitions"].append("short")
+    ClusterLink.objects.update(capabilities=capabilities)
+    jobs.submit(HpcJob(cluster=cluster), either)
     with pytest.raises(errors.Invalid, match="knows no memory_mib"):
         jobs.submit(HpcJob(cluster=cluster), {"script": SCRIPT, "resources": {"memory_mib": 1}})
 
