@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -116,6 +116,15 @@ class HpcCluster(models.Model):
         from ..services import clusters
 
         clusters.connect(self, force=force)
+
+    def get_ssh_connection(self) -> tuple[Any, Any]:
+        """A connected paramiko SSHClient and a session channel on it; close the client.
+
+        For workers and management commands: it takes seconds, so never call it in a request.
+        """
+        from ..services import clusters
+
+        return clusters.open_ssh(self)
 
     def is_connected(self) -> bool:
         """Whether a worker holds a live link to the cluster now."""

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import ProtectedError
 from django.db.models.functions import Now
 
-from .. import conf, errors, publish
+from .. import conf, errors, publish, ssh_opener
 from ..models import Carrier, ClusterLink, HpcCluster, Kind, LinkState, Procedure
 from . import cluster_fields, credentials, host_keys, leases, logins, procedures
 from .moves import UNBLOCKED
@@ -64,6 +64,7 @@ def change(
     names = {f.attname for f in HpcCluster._meta.concrete_fields if not f.primary_key}
     changes = {name for name in names if getattr(cluster, name) != getattr(before, name)}
     with transaction.atomic():
+        _locked_link(cluster)  # the link's row first, as everywhere
         cluster.save()
         changed(cluster, changes)
     return changes
@@ -140,6 +141,23 @@ def bootstrap(cluster: HpcCluster, by: Any = None) -> Procedure:
         procedure = procedures.request(cluster, Kind.BOOTSTRAP, by)
         publish.bootstrap(cluster.pk)
     return procedure
+
+
+def open_ssh(cluster: HpcCluster) -> tuple[Any, Any]:
+    """A connected paramiko SSHClient with a session channel, for workers and commands.
+
+    The host key is verified and the login counted. It takes seconds: never call it in a request.
+    Close the client. Raises Invalid, Misconfigured, and what keeps the login from being made.
+    """
+    if cluster.carrier != Carrier.SSH:
+        raise errors.Invalid(f"Cluster {cluster.name} is reached without SSH: its host is here.")
+    _refuse_unready(cluster)
+    client = ssh_opener.open_client(cluster)
+    try:
+        return client, client.get_transport().open_session()
+    except BaseException:
+        client.close()
+        raise
 
 
 def request_bootstrap(cluster_id: int) -> None:

@@ -15,16 +15,17 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from types import EllipsisType
 from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from .. import conf, errors
-from ..models import ClusterLink, LoginAttempt, LoginState
+from .. import conf, errors, publish
+from ..models import ClusterLink, LinkState, LoginAttempt, LoginState
 from ..queries import Spent, logins_spent, older_than
-from .moves import in_future
+from .moves import UNBLOCKED, in_future
 from .reports import clean_text
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ PATIENCE_S = 2.0
 """How soon to ask again while another process tries the credentials."""
 
 GOOD = "good"
+REFUSALS = ("login_refused", "second_factor", "password_expired")
+"""What a link is blocked for until its credentials are good."""
 SUPERSEDED = "superseded"
 
 
@@ -65,15 +68,17 @@ class Refused:
 Answer = Allowed | Wait | Refused
 
 
-def ask(cluster_id: int, purpose: str, known_change: datetime | None = None) -> Answer:
+def ask(
+    cluster_id: int, purpose: str, known_change: datetime | EllipsisType | None = ...
+) -> Answer:
     """May I log in to the cluster now? Raises NotFound if it is gone.
 
-    `known_change`: `login_changed_at` as it was when the credentials were loaded; changed since,
-    they are not tried.
+    `known_change`: the link's `login_changed_at` as it was when the credentials were loaded; if
+    it is another now, they are not tried. Left out, it is not compared.
     """
     with transaction.atomic():
         link = locked(cluster_id)
-        if known_change is not None and link.login_changed_at != known_change:
+        if known_change is not ... and link.login_changed_at != known_change:
             return Wait(PATIENCE_S, f"The way to log in to {link.cluster} was just changed.")
         if link.login_state == LoginState.REFUSED:
             return Refused(link.login_reason, link.login_detail)
@@ -107,6 +112,8 @@ def told(
         changes = _changes(link, outcome, clean_text(detail), is_refusal, pause_s)
         if changes:
             _set(cluster_id, **changes)
+        if outcome == GOOD and link.blocked_reason in REFUSALS:
+            _try_link(cluster_id)
     if is_refusal:
         logger.warning("login refused", extra={"cluster": cluster_id, "reason": outcome})
 
@@ -202,6 +209,13 @@ def _changes(
     if is_refusal or pause_s > 0:
         changes |= {"login_reason": outcome, "login_detail": detail}
     return changes
+
+
+def _try_link(cluster_id: int) -> None:
+    """A test showed that the credentials are good: what they were refused for is over."""
+    parked = ClusterLink.objects.filter(pk=cluster_id, state=LinkState.BLOCKED)
+    if parked.update(state=LinkState.DOWN, failures=0, **UNBLOCKED):
+        publish.connect(cluster_id)
 
 
 def _under_way(cluster_id: int) -> QuerySet[LoginAttempt]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 from pytest_django import Settings
 
-from controller import errors
-from controller.models import ClusterLink, HpcCluster, LoginAttempt, LoginState
-from controller.services import logins
+from controller import errors, publish
+from controller.models import ClusterLink, HpcCluster, LinkState, LoginAttempt, LoginState
+from controller.services import links, logins
 
 
 def asked(cluster: HpcCluster) -> logins.Answer:
@@ -60,6 +61,19 @@ def test_a_refusal_stands_until_a_person_acts(cluster: HpcCluster) -> None:
     assert isinstance(asked(cluster), logins.Refused)
 
 
+def test_a_good_login_of_a_test_has_the_link_tried_again(
+    cluster: HpcCluster, lease: links.Lease, sent: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    links.record_blocked(cluster.pk, lease.epoch, "host_key_changed", "Look.")
+    logins.told(cluster.pk, allowed(cluster))
+    assert ClusterLink.objects.get().state == LinkState.BLOCKED
+    links.record_blocked(cluster.pk, lease.epoch, "login_refused", "No.")
+    with django_capture_on_commit_callbacks(execute=True):
+        logins.told(cluster.pk, allowed(cluster))
+    assert ClusterLink.objects.get().state == LinkState.DOWN
+    assert sent == [(publish.CONNECT, cluster.pk, "hpc")]
+
+
 def test_credentials_that_were_good_can_be_refused_later(cluster: HpcCluster) -> None:
     logins.told(cluster.pk, allowed(cluster))
     first, second = allowed(cluster), allowed(cluster)
@@ -102,11 +116,11 @@ def test_an_attempt_begun_before_a_change_tells_nothing_of_what_is_new(
 
 
 def test_credentials_loaded_before_a_change_are_not_tried(cluster: HpcCluster) -> None:
-    logins.forgive(cluster.pk)
-    loaded_at = ClusterLink.objects.get().login_changed_at
-    assert isinstance(logins.ask(cluster.pk, "files", loaded_at), logins.Allowed)
-    logins.forgive(cluster.pk)
-    assert isinstance(logins.ask(cluster.pk, "files", loaded_at), logins.Wait)
+    for _ in range(2):
+        loaded_at = ClusterLink.objects.get().login_changed_at
+        assert isinstance(logins.ask(cluster.pk, "files", loaded_at), logins.Allowed)
+        logins.forgive(cluster.pk)
+        assert isinstance(logins.ask(cluster.pk, "files", loaded_at), logins.Wait)
 
 
 def test_what_is_told_twice_counts_once(cluster: HpcCluster) -> None:
