@@ -16,7 +16,7 @@ from typing import Any
 import celery.exceptions
 from celery import Celery, signals
 
-from controller import conf, errors, publish
+from controller import conf, errors, publish, ssh_opener
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,23 @@ def install(app: Celery) -> None:
     app.steps["worker"].add("workers.bootstep:KeeperStep")
     app.steps["consumer"].add("workers.bootstep:QueuesStep")
     signals.celeryd_init.connect(_prepare, dispatch_uid="workers.install.prepare", weak=False)
+    offer_ssh()
+
+
+def offer_ssh() -> None:
+    """Let `HpcCluster.get_ssh_connection` log in from this process: a worker, or a command."""
+    ssh_opener.set_opener(_open_ssh)
+
+
+def _open_ssh(cluster: Any) -> Any:
+    try:
+        from .operations import reach  # needs Django to be ready, and paramiko
+    except ModuleNotFoundError as missing:
+        raise errors.Misconfigured(
+            f"This process can't log in to cluster {cluster}: {missing.name} is not installed. See"
+            " requirements/workers.txt."
+        ) from missing
+    return reach.open_for_controller(cluster)
 
 
 def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:

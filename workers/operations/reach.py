@@ -205,3 +205,12 @@ def open_client(cluster: HpcCluster) -> Client:
     gate = Gate(cluster.pk, TEST, directly, link.login_changed_at)
     transport, _ = ssh.open_transport(login_of(cluster), gate=gate)
     return Client(transport)
+
+
+def open_for_controller(cluster: HpcCluster) -> Client:
+    """`open_client` for those who know the controller's errors alone."""
+    try:
+        return open_client(cluster)
+    except errors.CannotConnect as problem:
+        kind = controller_errors.Unavailable if problem.transient else controller_errors.Refused
+        raise kind(str(problem)) from problem

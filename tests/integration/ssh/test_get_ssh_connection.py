@@ -1,0 +1,68 @@
+"""The original's verb `get_ssh_connection`: pinned, counted, and only where workers are at home."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller import errors, ssh_opener
+from controller.models import HpcCluster, LoginAttempt
+from controller.services import clusters, host_keys
+from workers import install
+from workers.operations import host_keys as looking
+
+from .site import PASSWORD, USER, Site
+
+
+@pytest.fixture
+def cluster(site: Site, db: None) -> HpcCluster:
+    """A cluster on the site's server; no host key of it is confirmed."""
+    server = site.server()
+    install.offer_ssh()
+    return clusters.register(
+        name="site",
+        host_name=server.address,
+        port=server.port,
+        carrier="ssh",
+        username=USER,
+        password=PASSWORD,
+        client_path="/opt/hpc",
+    )
+
+
+def confirm(cluster: HpcCluster) -> None:
+    host_keys.fetch(cluster)
+    assert looking.fetch(cluster.pk)
+    host_keys.confirm(cluster, [key.pk for key in cluster.host_keys.all()])
+
+
+def test_a_client_and_a_channel_are_handed_out(cluster: HpcCluster) -> None:
+    with pytest.raises(errors.Invalid, match="No host key of cluster site is confirmed"):
+        cluster.get_ssh_connection()
+    assert not LoginAttempt.objects.exists()
+    confirm(cluster)
+    client, channel = cluster.get_ssh_connection()
+    with client:
+        channel.exec_command("id -un")
+        assert channel.makefile().read() == f"{USER}\n".encode()
+    assert list(LoginAttempt.objects.values_list("outcome", flat=True)) == ["good"]
+
+
+def test_a_refusal_is_told_once_to_the_cluster_and_then_by_the_row(cluster: HpcCluster) -> None:
+    confirm(cluster)
+    clusters.change(cluster, password="wrong")
+    for _ in range(2):
+        with pytest.raises(errors.Refused, match=USER):
+            cluster.get_ssh_connection()
+    assert LoginAttempt.objects.get().outcome == "login_refused"
+
+
+def test_where_nobody_handed_in_a_way_it_is_said(
+    cluster: HpcCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm(cluster)
+    monkeypatch.setattr(ssh_opener, "_opener", None)
+    with pytest.raises(errors.Misconfigured, match="hpc cluster test"):
+        cluster.get_ssh_connection()
+    here = clusters.register(name="here", host_name="localhost", client_path="/opt/hpc")
+    with pytest.raises(errors.Invalid, match="without SSH"):
+        here.get_ssh_connection()
