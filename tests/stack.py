@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from django.core.management import call_command
 from django.db import connections
 
 from controller import conf, publish
@@ -28,6 +27,7 @@ from controller.models import ClusterLink, HpcCluster, HpcJob, Worker
 from controller.project.celery import app
 from controller.services import clusters, jobs
 from ops import environment, leftovers, processes, services
+from tests import tables
 
 CHECKOUT = Path(__file__).parent.parent
 LIMIT_S = 40.0
@@ -77,7 +77,7 @@ class Stack:
     def prepare(self) -> None:
         """Install the cluster client and make the tables."""
         shutil.copytree(CHECKOUT / "cluster_client", self.client_path, ignore=NOT_INSTALLED)
-        call_command("migrate", verbosity=0)
+        tables.make()
 
     def close(self) -> list[str]:
         """Stop everything; what could not be stopped."""

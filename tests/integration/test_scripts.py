@@ -103,14 +103,16 @@ def test_without_a_python_new_enough_one_sentence_says_how_to_name_one(programs)
     assert len(finished.stderr.splitlines()) == 1
 
 
-def test_an_installation_is_done_once_and_again_when_the_lock_changes(tmp_path, capsys):
+def test_an_installation_is_done_again_when_the_lock_changes_and_then_no_more(tmp_path, capsys):
     lock, stamp = tmp_path / "lock.txt", tmp_path / "venv" / "for-run"
     lock.write_text("# nothing is needed\n")
+    stamp.parent.mkdir()
+    stamp.write_text("the hash of another lock")
+    (stamp.parent / "left-over").touch()
     told = [lines_of_installation(stamp, lock, capsys) for _ in range(2)]
-    lock.write_text("# still nothing\n")
-    told.append(lines_of_installation(stamp, lock, capsys))
-    assert [len(lines) for lines in told] == [2, 0, 2]
+    assert [len(lines) for lines in told] == [2, 0]
     assert (stamp.parent / "bin" / "python").exists()
+    assert not (stamp.parent / "left-over").exists()
 
 
 def lines_of_installation(stamp: Path, lock: Path, capsys) -> list[str]:
