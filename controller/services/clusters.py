@@ -80,7 +80,7 @@ def changed(cluster: HpcCluster, names: Collection[str]) -> None:
         return
     with transaction.atomic():
         link = _locked_link(cluster)
-        logins.forgive(cluster.pk)
+        logins.changed(cluster.pk)
         columns = dict(WHERE_IT_WAS) if is_elsewhere else {}
         if is_elsewhere and link.wanted and link.holder:
             columns["bootstrap_requested_at"] = Now()  # its holder is linked to the old place

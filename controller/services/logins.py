@@ -7,7 +7,8 @@ Rules:
   that told nothing for TRYING_S is given up: its process is gone.
 - Credentials that were refused are not tried again by anybody until a person acts: servers lock
   accounts, and ban addresses, after a few refusals.
-- An attempt that was under way when a person acted tells nothing of what is there now.
+- An attempt that was under way when credentials were changed, or forgiven their refusal, tells
+  nothing of what is there now.
 """
 
 from __future__ import annotations
@@ -119,18 +120,23 @@ def told(
 
 
 def forgive(cluster_id: int) -> None:
-    """A person acted, or changed place or credentials: the next login is a first try."""
+    """A person acted: what was refused is tried once more, and no pause is kept.
+
+    A try that is under way goes on, and credentials that are good stay so.
+    """
+    with transaction.atomic():
+        if locked(cluster_id).login_state == LoginState.REFUSED:
+            _start_anew(cluster_id)
+        else:
+            _set(cluster_id, login_reason="", login_detail="", login_not_before=None)
+
+
+def changed(cluster_id: int) -> None:
+    """Place or credentials are others now: the next login is a first try of these."""
     with transaction.atomic():
         locked(cluster_id)
-        _under_way(cluster_id).update(outcome=SUPERSEDED)
-        _set(
-            cluster_id,
-            login_state=LoginState.UNTRIED,
-            login_changed_at=Now(),
-            login_reason="",
-            login_detail="",
-            login_not_before=None,
-        )
+        _start_anew(cluster_id)
+        _set(cluster_id, login_changed_at=Now())
 
 
 def spent(cluster_id: int) -> Spent:
@@ -209,6 +215,17 @@ def _changes(
     if is_refusal or pause_s > 0:
         changes |= {"login_reason": outcome, "login_detail": detail}
     return changes
+
+
+def _start_anew(cluster_id: int) -> None:
+    _under_way(cluster_id).update(outcome=SUPERSEDED)
+    _set(
+        cluster_id,
+        login_state=LoginState.UNTRIED,
+        login_reason="",
+        login_detail="",
+        login_not_before=None,
+    )
 
 
 def _try_link(cluster_id: int) -> None:

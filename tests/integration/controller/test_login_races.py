@@ -83,7 +83,7 @@ def test_looks_and_confirmations_at_once_keep_each_key_once(north: HpcCluster) -
     results = at_once(
         *[lambda: host_keys.record(north.pk, shown)] * 4,
         *[lambda: host_keys.confirm(north, [first.pk])] * 3,
-        lambda: logins.forgive(north.pk),
+        lambda: logins.changed(north.pk),
     )
     assert not [one for one in results if isinstance(one, Exception)]
     assert HostKey.objects.count() == 3

@@ -106,8 +106,8 @@ def test_an_attempt_begun_before_a_change_tells_nothing_of_what_is_new(
     cluster: HpcCluster, is_refusal: bool
 ) -> None:
     old = allowed(cluster)
-    logins.forgive(cluster.pk)
-    new = allowed(cluster)  # a person acted: it need not wait
+    logins.changed(cluster.pk)
+    new = allowed(cluster)  # it need not wait
     reason = "login_refused" if is_refusal else ""
     logins.told(cluster.pk, old, reason, is_refusal=is_refusal, pause_s=600)
     assert state_of(cluster) == LoginState.TRYING
@@ -119,8 +119,28 @@ def test_credentials_loaded_before_a_change_are_not_tried(cluster: HpcCluster) -
     for _ in range(2):
         loaded_at = ClusterLink.objects.get().login_changed_at
         assert isinstance(logins.ask(cluster.pk, "files", loaded_at), logins.Allowed)
-        logins.forgive(cluster.pk)
+        logins.changed(cluster.pk)
         assert isinstance(logins.ask(cluster.pk, "files", loaded_at), logins.Wait)
+
+
+def test_a_person_who_presses_a_button_twice_disturbs_no_try(cluster: HpcCluster) -> None:
+    loaded_at = ClusterLink.objects.get().login_changed_at
+    first = allowed(cluster)
+    logins.forgive(cluster.pk)
+    waits(cluster)
+    logins.told(cluster.pk, first)
+    logins.forgive(cluster.pk)
+    assert state_of(cluster) == LoginState.GOOD
+    assert isinstance(logins.ask(cluster.pk, "files", loaded_at), logins.Allowed)
+
+
+def test_what_was_under_way_at_a_refusal_does_not_refuse_the_forgiven(cluster: HpcCluster) -> None:
+    logins.told(cluster.pk, allowed(cluster))
+    first, second = allowed(cluster), allowed(cluster)
+    logins.told(cluster.pk, first, "login_refused", "No.", is_refusal=True)
+    logins.forgive(cluster.pk)
+    logins.told(cluster.pk, second, "login_refused", "No.", is_refusal=True)
+    assert state_of(cluster) == LoginState.UNTRIED
 
 
 def test_what_is_told_twice_counts_once(cluster: HpcCluster) -> None:
@@ -138,6 +158,8 @@ def test_a_host_that_hangs_up_gets_its_pause_from_all(cluster: HpcCluster) -> No
     assert waiting.sentence.startswith("It hung up. The next login is tried in ")
     assert LoginAttempt.objects.count() == 1
     ClusterLink.objects.update(login_not_before=Now())
+    logins.told(cluster.pk, allowed(cluster), "refused_before_banner", detail, pause_s=600)
+    logins.forgive(cluster.pk)
     allowed(cluster)
 
 
