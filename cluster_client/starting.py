@@ -7,6 +7,7 @@ start says why.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ from .filesystem import Filesystem
 from .socket_directory import SocketDirectory
 
 STANDARD_ERROR = "stderr"
+NO_SPACE = "no_space"
 DOCUMENT_LIMIT_S = 60.0
 REPORT_LIMIT_S = 60.0
 RETIRE_LIMIT_S = 30.0
@@ -104,9 +106,15 @@ def _note_retirement(settings: Settings, told: Optional[registry.Entry]) -> None
 
 def failure(error: Exception) -> Answer:
     """The answer for a start that failed with `error`."""
-    code = error.code if isinstance(error, errors.ClientError) else "os_error"
+    if isinstance(error, errors.NotStored):
+        code = error.reason
+    else:
+        code = error.code if isinstance(error, errors.ClientError) else "os_error"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        code = NO_SPACE
     generation = error.generation if isinstance(error, errors.Fenced) else 0
-    return answer("failed", 0, generation, str(error), code)
+    what_to_do = " Make room there, or have the quota raised." if code == NO_SPACE else ""
+    return answer("failed", 0, generation, f"{error}{what_to_do}", code)
 
 
 def answer(status: str, pid: int, generation: int, detail: str, code: str = "") -> Answer:

@@ -1,11 +1,11 @@
 """Becomes another program for which some files in /etc are ours, and /run is empty.
 
-    python -I -S private_etc.py DIRECTORY DISK -- PROGRAM ARGUMENTS...
+    python -I -S private_etc.py DIRECTORY SMALL NOEXEC -- PROGRAM ARGUMENTS...
 
-Each file below DIRECTORY lies over the one of the same name below /etc, and DISK is a very small
-disk, in a mount namespace that only this program and its children see: accounts and PAM services
-for one test, nothing of which stays when the last of them ends, however it ends. An ordinary user
-gets them by a user namespace.
+Each file below DIRECTORY lies over the one of the same name below /etc, SMALL is a very small disk
+and NOEXEC one on which nothing can be executed, in a mount namespace that only this program and its
+children see: accounts and PAM services for one test, nothing of which stays when the last of them
+ends, however it ends. An ordinary user gets them by a user namespace.
 Source: https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+MS_NOEXEC = 8
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
@@ -31,7 +32,7 @@ MAY_NOT = (
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(directory: Path, disk: Path, argv: list[str]) -> None:
+def main(directory: Path, small: Path, noexec: Path, argv: list[str]) -> None:
     """Leave the system's view of /etc and become `argv`."""
     signal = death_signal()
     leave()
@@ -39,7 +40,8 @@ def main(directory: Path, disk: Path, argv: list[str]) -> None:
     for source in directory.rglob("*"):
         if source.is_file():
             mount(str(source), str(Path("/etc") / source.relative_to(directory)), "", MS_BIND)
-    mount("tmpfs", str(disk), "tmpfs", 0, b"size=256k,mode=1777")
+    mount("tmpfs", str(small), "tmpfs", 0, b"size=256k,mode=1777")
+    mount("tmpfs", str(noexec), "tmpfs", MS_NOEXEC, b"size=16m,mode=1777")
     mount("tmpfs", "/run", "tmpfs", 0)
     PRIVILEGE_SEPARATION_DIRECTORY.mkdir(0o755)
     # A change of credentials clears it.
@@ -80,4 +82,4 @@ def check(status: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[4:])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[5:])

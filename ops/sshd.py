@@ -86,11 +86,14 @@ class Accounts:
         self.keys = directory / "keys"
         self.small_disk = directory / "small-disk"
         """Of 256 KiB, and open to all; each server has its own."""
+        self.noexec_disk = directory / "noexec-disk"
+        """Likewise, of 16 MiB, and nothing on it can be executed."""
         self.is_root = os.geteuid() == 0
         self._all: dict[str, Account] = {}
         directory.mkdir(mode=0o755)
         self.keys.mkdir()
         self.small_disk.mkdir()
+        self.noexec_disk.mkdir()
         (self.etc / "pam.d").mkdir(parents=True)
         (self.etc / "pam.d" / "sshd").write_text(pam_rules)
         self._write()
@@ -118,7 +121,7 @@ class Accounts:
     def around(self, argv: Sequence[str | Path]) -> list[str | Path]:
         """The same program where these accounts exist, as on a machine of theirs."""
         launcher = (sys.executable, "-I", "-S", PRIVATE_ETC)
-        return [*launcher, self.etc, self.small_disk, "--", *argv]
+        return [*launcher, self.etc, self.small_disk, self.noexec_disk, "--", *argv]
 
     def uids(self) -> set[int]:
         """The uids that nobody else on this machine has."""

@@ -22,13 +22,19 @@ NO_CLIENT = "no_client"
 """Reason of a CannotConnect: nothing is installed in the client's directory."""
 
 FIND_PYTHON = """\
-say() { printf 'HPC-BRIDGE 1 {"status": "%s"}\\n' "$1"; exit 1; }
+say() { printf 'HPC-BRIDGE 1 {"status": "%s", "detail": "%s"}\\n' "$1" "$2"; exit 1; }
 fits() {
     "$1" -S -E -c 'import sys; sys.exit(sys.version_info < (3, 9))' </dev/null >/dev/null 2>&1
 }
+say_no_python() {
+    code='import sys; print("%d.%d.%d" % sys.version_info[:3])'
+    old=$("$1" -S -E -c "$code" </dev/null 2>/dev/null)
+    case $old in *[!0-9.]*) old= ;; esac
+    say no_python "$old"
+}
 find_python() {
     if [ -n "$1" ]; then
-        fits "$1" || say no_python
+        fits "$1" || say_no_python "$1"
         python=$1
         return
     fi
@@ -36,7 +42,7 @@ find_python() {
     do
         fits "$python" && return
     done
-    say no_python
+    say_no_python python3
 }
 """
 """POSIX sh, because the login shell of an account may be anything. Versions that are named on
@@ -216,10 +222,11 @@ def refuse_absent(marker: Marker, installation: Installation) -> None:
         )
     if marker.status == "no_python":
         wanted = installation.python or "python3.13 ... python3.9 or python3 on PATH"
+        older = f"; {installation.python or 'python3'} is {marker.detail}" if marker.detail else ""
         raise errors.CannotConnect(
             "no_python",
-            f"No Python 3.9 or newer was found on the cluster ({wanted}). "
-            "Name one in the cluster's Python field.",
+            f"No Python 3.9 or newer was found on the cluster ({wanted}{older}). Name one in the "
+            "cluster's Python field, or let its set-up commands load one.",
             transient=False,
         )
 

@@ -62,8 +62,8 @@ class SshChannel:
             raise errors.CannotConnect(
                 "start_up_files",
                 f"The account's start-up files did not finish within {limit_s:g} s"
-                f"{_last_line(noise)}. They wait, or read all of stdin: make them silent and quick "
-                "for sessions without a terminal.",
+                f"{_last_line(noise.replace(command.text.encode(), b''))}. They wait, or read all "
+                "of stdin: make them silent and quick for sessions without a terminal.",
             ) from None
         except OSError as problem:
             raise errors.CannotConnect(
@@ -95,8 +95,8 @@ class SshChannel:
         return errors.CannotConnect(
             "no_shell",
             f"The account's login shell ended before it ran a command{_last_line(words.encode())}. "
-            "Log in by hand and see; the account may be locked, its home directory absent, or its "
-            "start-up files may exit.",
+            "Log in by hand and see: the account may be locked, or limited to other commands "
+            "(ForceCommand); its home directory may be absent, or its start-up files may exit.",
         )
 
     # A socket -------------------------------------------------------------------------------------

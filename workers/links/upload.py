@@ -21,7 +21,9 @@ LOOK_LIMIT_S = 30.0
 PUT_LIMIT_S = 300.0
 DISK_PAUSE_S = 600.0
 FULL = frozenset({"ENOSPC", "EDQUOT"})
-REFUSED = frozenset({"EACCES", "EPERM", "EROFS", "ENOTDIR", "ENAMETOOLONG", "ELOOP"})
+REFUSED = frozenset(
+    {"EACCES", "EPERM", "EROFS", "ENOENT", "EEXIST", "ENOTDIR", "ENAMETOOLONG", "ELOOP"}
+)
 
 NONE, ARCHIVE, BY_HAND = "none", "archive", "by_hand"
 

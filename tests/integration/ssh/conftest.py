@@ -33,8 +33,8 @@ def make(site: Site) -> Iterator[Callable[..., Cluster]]:
     """Makes clusters; their daemons are stopped."""
     made: list[Cluster] = []
 
-    def one(name: str, home: str = "", **options: str) -> Cluster:
-        account = site.add_account(name, home=home)
+    def one(name: str, home: str = "", shell: str = "/bin/bash", **options: str) -> Cluster:
+        account = site.add_account(name, shell, home)
         made.append(Cluster(site, site.server(**options), account))
         return made[-1]
 

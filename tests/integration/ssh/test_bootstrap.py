@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -29,25 +28,6 @@ from .clusters import KEY, Cluster, bring_up, greeted, outcomes, reach
 from .site import Site, frozen
 
 CHECKOUT = Path(__file__).parents[3]
-HOME_OF_140_BYTES = "h" * 140
-
-
-MODULES = """\
-use() {
-    echo "loading $1"
-    export PATH=$HOME/$1/bin:$PATH LD_LIBRARY_PATH=$HOME/$1/lib
-    read -r line
-}
-"""
-PYTHON_WITH_LIBRARIES = """\
-#!/bin/bash
-[ "$LD_LIBRARY_PATH" = "$HOME/python/lib" ] || {
-    echo "libpython3.13.so.1.0: cannot open shared object file" >&2
-    exit 127
-}
-exec -a "$0" /usr/bin/python3 "$@"
-"""
-"""As one that was built with a shared library and without a path to it."""
 
 
 # The client ---------------------------------------------------------------------------------------
@@ -231,37 +211,12 @@ def test_archive_that_was_damaged_is_put_aside(
         assert not upload.look(carrier, cluster.installation, archive).is_ready(archive)
         upload.put(carrier, cluster.installation, archive)
         assert upload.look(carrier, cluster.installation, archive).is_ready(archive)
+        # One that is gone altogether is as good as no client: it is put there again.
+        (cluster.path / archive.name).unlink()
+        with pytest.raises(errors.CannotConnect) as caught:
+            bridge.open_client(carrier, cluster.installation, ("dial", KEY), 20)
+        assert caught.value.reason == bridge.NO_CLIENT
     assert len(list(cluster.path.glob("*.damaged-*"))) == 1
-
-
-def test_home_path_of_140_bytes(
-    make: Callable[..., Cluster], archive: client_archive.Archive
-) -> None:
-    cluster = make("long", home=HOME_OF_140_BYTES)
-    assert len(str(cluster.account.home)) > 140
-    bring_up(cluster)
-
-
-def test_set_up_commands_come_before_python_is_looked_for(
-    make: Callable[..., Cluster], archive: client_archive.Archive
-) -> None:
-    cluster = make("set-up")
-    programs = cluster.account.home / "python" / "bin"
-    programs.mkdir(parents=True)
-    python = programs / "python3.13"
-    python.write_text(PYTHON_WITH_LIBRARIES)
-    python.chmod(0o755)
-    cluster.site.give(cluster.account, programs)
-    profile = cluster.account.home / ".bash_profile"
-    profile.write_text(MODULES)
-    cluster.site.give(cluster.account, profile)
-    cluster.installation = bridge.Installation(str(cluster.path), "", "use python # it's there\n")
-    bring_up(cluster)
-    (look,) = [step for step in cluster.steps if step.name == "Look at the client"]
-    assert str(python) in look.detail
-    # The daemon too, which starts helpers and knows set-up commands from its document.
-    daemon = cluster.status()["daemon"]
-    assert os.fsencode(python) in Path(f"/proc/{daemon['pid']}/cmdline").read_bytes()
 
 
 def test_client_is_put_by_a_subprocess_too(
@@ -273,63 +228,3 @@ def test_client_is_put_by_a_subprocess_too(
         seen: list[steps.Step] = []
         provision.ensure_client(carrier, installation, lambda: archive, seen.append)
         assert [step.outcome for step in seen] == expected
-
-
-# What goes wrong ----------------------------------------------------------------------------------
-
-
-def test_no_python_is_told(make: Callable[..., Cluster], archive: client_archive.Archive) -> None:
-    cluster = make("pythonless")
-    cluster.installation = bridge.Installation(str(cluster.path), "/nowhere/python3")
-    with cluster.carrier() as carrier, pytest.raises(errors.CannotConnect) as caught:
-        provision.ensure_client(
-            carrier, cluster.installation, lambda: archive, cluster.steps.append
-        )
-    assert caught.value.reason == "no_python"
-    assert [step.outcome for step in cluster.steps] == ["failed"]
-
-
-def test_refused_directory_is_told(
-    make: Callable[..., Cluster], archive: client_archive.Archive
-) -> None:
-    cluster = make("refused")
-    for path in ("/proc/client", str(cluster.account.home / "file" / "client")):
-        (cluster.account.home / "file").touch()
-        installation = bridge.Installation(path)
-        with cluster.carrier() as carrier, pytest.raises(errors.CannotConnect) as caught:
-            upload.put(carrier, installation, archive)
-        assert caught.value.reason in ("path_refused", "upload_failed"), caught.value
-        assert path in str(caught.value)
-
-
-def test_full_disk_is_told_and_nothing_half_stays(
-    make: Callable[..., Cluster], archive: client_archive.Archive
-) -> None:
-    cluster = make("full")
-    disk = cluster.site.accounts.small_disk
-    cluster.installation = bridge.Installation(str(disk / "client"))
-    with cluster.carrier() as carrier:
-        with pytest.raises(errors.CannotConnect) as caught:
-            upload.put(carrier, cluster.installation, archive)
-        assert caught.value.reason == "disk_full"
-        assert caught.value.pause_s > 0
-        left = carrier.run(["find", str(disk), "-type", "f"])
-    assert left.stdout == b""
-
-
-@pytest.mark.parametrize("options", [{"MaxSessions": "1"}, {"DisableForwarding": "yes"}])
-def test_narrow_server_is_enough(
-    make: Callable[..., Cluster], archive: client_archive.Archive, options: dict[str, str]
-) -> None:
-    cluster = make(f"narrow-{min(options).lower()}", **options)
-    bring_up(cluster)
-
-
-def test_noisy_start_up_files_do_not_disturb(
-    make: Callable[..., Cluster], archive: client_archive.Archive
-) -> None:
-    cluster = make("noisy")
-    path = cluster.account.home / ".bashrc"
-    path.write_text("echo Welcome\nread -r -t 0.3 answer\necho again >&2\nsleep 0.3\n")
-    cluster.site.give(cluster.account, path)
-    bring_up(cluster)

@@ -36,7 +36,7 @@ SLOW_SUBMIT = (
     "    time.sleep(2)\n    print(claimant or own)",
 )
 DIES = "cluster_client/daemon.py", "def start(self) -> None:", "def start(self, lacks) -> None:"
-MUTE = "cluster_client/handlers.py", "        self._read()", "        time.sleep(20)"
+MUTE = "cluster_client/handlers.py", "self._reply(request, self._greet(request.message))", "..."
 
 
 def doctored(

@@ -58,7 +58,7 @@ def kind_of(directory: str) -> str:
 def put(directory: str, name: str, sha256: str, stub: str, *kept: str) -> Answer:
     """Put the archive of stdin there, make it the current one, and write the stub."""
     if kind_of(directory) == "by_hand":
-        return {"status": "failed", "code": "EEXIST", "detail": "client.py there is not ours"}
+        return {"status": "failed", "code": "by_hand", "detail": "client.py there is not ours"}
     os.umask(0o077)
     make_directory(directory)
     target = os.path.join(directory, name)
