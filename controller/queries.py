@@ -112,7 +112,12 @@ def misfits(link: ClusterLink | None, asked: dict[str, Any]) -> list[str]:
 
 def is_connected(cluster: HpcCluster) -> bool:
     """Whether a worker holds a live link to the cluster now."""
-    return ClusterLink.objects.filter(_online(), pk=cluster.pk).exists()
+    return online_links().filter(pk=cluster.pk).exists()
+
+
+def online_links() -> QuerySet[ClusterLink]:
+    """The links that a worker holds and over which the client has greeted."""
+    return ClusterLink.objects.filter(_online())
 
 
 def link_of(cluster: HpcCluster) -> ClusterLink | None:

@@ -61,6 +61,8 @@ def of_link(link: ClusterLink | None, *, is_connected: bool, is_worker_alive: bo
         return Headline("good", "Up", "Jobs go to the cluster and their states come back.")
     if link is None or not (link.wanted or link.bootstrap_requested_at or link.holder):
         return _unwanted(link)
+    if not (link.wanted or link.bootstrap_requested_at):
+        return Headline("busy", "Closing", "Its worker closes the link; jobs there go on.")
     if link.state == LinkState.BLOCKED:
         return _blocked(link)
     if not is_worker_alive:
@@ -92,6 +94,5 @@ def _unwanted(link: ClusterLink | None) -> Headline:
 def _blocked(link: ClusterLink) -> Headline:
     if link.not_before is not None:
         return Headline("bad", "Blocked", "It is tried again by itself.")
-    return Headline(
-        "bad", "Blocked", "It is not tried again by itself: mend the cause, then press Connect."
-    )
+    sentence = "It is not tried again by itself: mend the cause first, then press Connect."
+    return Headline("bad", "Blocked", sentence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -14,13 +13,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.html import format_html
 
 from .. import lifecycle, queries
 from ..lifecycle import Event, JobStatus
 from ..models import HpcJob
 from ..models.job import LIFECYCLE_FIELDS
 from ..services import jobs
-from . import actions, job_page, records
+from ..templatetags import hpc_pages
+from . import actions, headlines, job_page, records
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,8 @@ class HpcJobAdmin(records.OwnerAdmin):
         "name",
         "owner",
         "cluster",
-        "job_status",
-        "blocked_reason",
-        "changed_at",
+        "state",
+        "last_change",
         "last_confirmed",
     )
     list_filter = ("job_status", "cluster", "blocked_reason")
@@ -135,7 +135,7 @@ class HpcJobAdmin(records.OwnerAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: HpcJob | None = None) -> Any:
         if obj is None:
             return ()
-        fixed = {"created_at", "job_details", "last_confirmed", *LIFECYCLE_FIELDS}
+        fixed = {"created_at", "job_details", *LIFECYCLE_FIELDS}
         if obj.status is JobStatus.DRAFT:
             return tuple(sorted(fixed - set(DRAFT_ONLY)))
         return tuple(sorted(fixed | set(DRAFT_ONLY)))
@@ -143,10 +143,22 @@ class HpcJobAdmin(records.OwnerAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[HpcJob]:
         return queries.with_confirmation(super().get_queryset(request))
 
+    @admin.display(description="status", ordering="job_status")
+    def state(self, job: HpcJob) -> str:
+        headline = headlines.of_job(job)
+        held = f" {hpc_pages.words(job.blocked_reason)}" if job.blocked_reason else ""
+        return format_html(
+            '<span class="hpc-badge hpc-{}">{}</span>{}', headline.tone, headline.title, held
+        )
+
+    @admin.display(description="last change", ordering="changed_at")
+    def last_change(self, job: HpcJob) -> str:
+        return hpc_pages.moment(job.changed_at)
+
     @admin.display(description="last confirmed", ordering="last_confirmed")
-    def last_confirmed(self, job: HpcJob) -> datetime | str:
+    def last_confirmed(self, job: HpcJob) -> str:
         """When the cluster last showed the job, by a poll or an event."""
-        return queries.last_confirmed(job) or "never"
+        return hpc_pages.moment(queries.last_confirmed(job))
 
     def save_model(self, request: HttpRequest, obj: HpcJob, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -173,7 +185,7 @@ class HpcJobAdmin(records.OwnerAdmin):
 
     def get_urls(self) -> Any:
         view = self.admin_site.admin_view(self.now_view)
-        name = f"{self.opts.app_label}_{self.opts.model_name}_now"
+        name = f"{records.page_name(self)}_now"
         return [path("<int:job_id>/now/", view, name=name), *super().get_urls()]
 
     def now_view(self, request: HttpRequest, job_id: int) -> HttpResponse:
@@ -230,7 +242,7 @@ class HpcJobAdmin(records.OwnerAdmin):
         actions.run(self, request, chosen, lambda job: verb.act(jobs.load(job.pk)), verb.done)
 
     def _panel(self, request: HttpRequest, job: HpcJob) -> dict[str, Any]:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_now"
+        name = f"admin:{records.page_name(self)}_now"
         return {
             **job_page.panel(job, request.user),
             "verbs": self._legal(request, job),

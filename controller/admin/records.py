@@ -50,6 +50,11 @@ else:
     StepTable = admin.TabularInline
 
 
+def page_name(model_admin: admin.ModelAdmin[Any]) -> str:
+    """What the names of a model's pages begin with."""
+    return f"{model_admin.opts.app_label}_{model_admin.opts.model_name}"
+
+
 class OwnerAdmin(ModelAdmin):
     """Rows that take their records with them when they go; records alone stay."""
 

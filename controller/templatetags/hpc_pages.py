@@ -17,47 +17,38 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 Source: https://www.unicode.org/reports/tr44/#General_Category_Values"""
 
 LINE_ENDS = "\n\t"
-CONTROL_PICTURES = 0x2400
-DELETE = 0x7F
-PICTURE_OF_DELETE = "\u2421"
-REPLACEMENT = "\ufffd"
 MINUTE = timedelta(minutes=1)
 
 
 @register.filter
 def visible(value: object) -> str:
-    """The text with each character that hides or moves others replaced by a visible one."""
+    """The text with each character that hides or moves others written out, such as `\\x1b`."""
     text = str(value).replace("\r\n", "\n")
     if text.isprintable():
         return text
-    return "".join(_picture(character) for character in text)
+    return "".join(_shown(character) for character in text)
 
 
 @register.filter
 def moment(value: datetime | None) -> str:
     """A time as the distance from now, with the exact one at hand: `12 s ago`, `in 3 minutes`."""
-    if value is None:
-        return "never"
-    local = timezone.localtime(value)
-    exact = local.strftime("%Y-%m-%d %H:%M:%S %Z")
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, _distance(value)
-    )
+    return "never" if value is None else _time(value, _distance(value))
+
+
+@register.filter
+def due(value: datetime) -> str:
+    """When something is tried again: `in 40 s`, or `now` if its time has come."""
+    return moment(value) if value > timezone.now() else "now"
 
 
 @register.filter
 def clock(value: datetime | None) -> str:
-    """The time of the day, with date and zone at hand."""
+    """The time if it is today, else the date too; with the exact one at hand."""
     if value is None:
         return ""
     local = timezone.localtime(value)
-    exact = local.strftime("%Y-%m-%d %H:%M:%S %Z")
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>',
-        local.isoformat(),
-        exact,
-        local.strftime("%H:%M:%S"),
-    )
+    is_today = local.date() == timezone.localdate()
+    return _time(value, local.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M"))
 
 
 @register.filter
@@ -81,23 +72,22 @@ def words(value: object) -> str:
     return str(value).replace("_", " ")
 
 
-def _picture(character: str) -> str:
+def _shown(character: str) -> str:
     if character in LINE_ENDS or unicodedata.category(character) not in HIDDEN:
         return character
-    if ord(character) < ord(" "):
-        return chr(CONTROL_PICTURES + ord(character))
-    return PICTURE_OF_DELETE if ord(character) == DELETE else REPLACEMENT
+    return character.encode("unicode_escape").decode()
+
+
+def _time(value: datetime, text: str) -> str:
+    local = timezone.localtime(value)
+    exact = local.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return format_html('<time datetime="{}" title="{}">{}</time>', local.isoformat(), exact, text)
 
 
 def _distance(value: datetime) -> str:
     now = timezone.now()
-    gone = now - value
-    if abs(gone) < timedelta(seconds=1):
+    gone = abs(now - value)
+    if gone < timedelta(seconds=1):
         return "just now"
-    far = (
-        f"{abs(gone).seconds} s"
-        if abs(gone) < MINUTE
-        else timesince(min(value, now), max(value, now), depth=1)
-    )
-    # timesince joins number and unit by a space that does not break.
+    far = f"{gone.seconds} s" if gone < MINUTE else timesince(now - gone, now, depth=1)
     return f"{far} ago" if value < now else f"in {far}"

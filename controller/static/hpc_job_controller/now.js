@@ -107,6 +107,15 @@
     });
   }
 
+  function askBeforeGraveThings(panel) {
+    panel.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-confirm]");
+      if (button && !window.confirm(button.dataset.confirm)) {
+        event.preventDefault();
+      }
+    });
+  }
+
   // A button of the panel leaves the page: what was typed into the form would be gone.
   function warnOfUnsaved(panel) {
     let isChanged = false;
@@ -125,6 +134,7 @@
   document.addEventListener("DOMContentLoaded", () => {
     for (const panel of document.querySelectorAll("[data-now]")) {
       watch(panel);
+      askBeforeGraveThings(panel);
       warnOfUnsaved(panel);
     }
   });

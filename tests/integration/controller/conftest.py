@@ -64,3 +64,9 @@ def make_job(db: None) -> MakeJob:
 def commits(transactional_db: None) -> Iterator[Callable[[], None]]:
     """For tests with threads: real commits."""
     yield transaction.get_connection().close
+
+
+@pytest.fixture
+def committed(django_capture_on_commit_callbacks: Any) -> Any:
+    """A context at whose end what waited for the commit is done."""
+    return lambda: django_capture_on_commit_callbacks(execute=True)

@@ -8,7 +8,6 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import Permission, User
 from django.test import Client
-from django.urls import reverse
 
 from controller import lifecycle, publish
 from controller.admin.jobs import VERBS
@@ -29,36 +28,13 @@ from controller.models.transfer import FileTransfer
 from controller.services import jobs, links
 
 from .conftest import SCRIPT, MakeJob
+from .pages import APP, act, url
 
-APP = "hpc_job_controller"
-CLUSTER_FORM = {
-    "name": "south", "host_name": "localhost", "port": "22", "username": "", "carrier": "local",
-    "client_path": "/opt/hpc/client.py", "python": "", "mode": "detached", "scheduler": "local",
-    "setup_commands": "module load x\r\n", "umask": "0077", "group": "", "labels": "",
-}  # fmt: skip
 JOB_FORM = {
     "name": "mine", "owner": "", "script": "#!/bin/sh\r\necho\r\n", "cluster": "",
-    "environment": "", "events-TOTAL_FORMS": "0", "events-INITIAL_FORMS": "0",
-    "job_parameters": "", "nodes": "2", "tasks": "", "cpus_per_task": "", "memory_mib": "",
-    "walltime_s": "", "partition": "short", "account": "", "qos": "",
+    "environment": "", "job_parameters": "", "nodes": "2", "tasks": "", "cpus_per_task": "",
+    "memory_mib": "", "walltime_s": "", "partition": "short", "account": "", "qos": "",
 }  # fmt: skip
-
-
-def url(model: str, page: str, *arguments: object) -> str:
-    return reverse(f"admin:{APP}_{model}_{page}", args=arguments)
-
-
-def act(client: Client, model: str, action: str, *objects: Any) -> str:
-    """Run an action on chosen rows; returns the messages."""
-    data = {"action": action, "_selected_action": [chosen.pk for chosen in objects]}
-    response = client.post(url(model, "changelist"), data, follow=True)
-    assert response.status_code == 200
-    return " | ".join(str(message) for message in response.context["messages"])
-
-
-@pytest.fixture
-def committed(django_capture_on_commit_callbacks: Any) -> Any:
-    return lambda: django_capture_on_commit_callbacks(execute=True)
 
 
 def test_every_table_has_its_pages(
@@ -83,70 +59,6 @@ def test_every_table_has_its_pages(
         first = model._base_manager.first()
         assert first is not None, name
         assert admin_client.get(url(name, "change", first.pk)).status_code == 200, name
-
-
-def test_a_cluster_is_added_and_mended_with_its_link(admin_client: Client) -> None:
-    response = admin_client.post(url("hpccluster", "add"), CLUSTER_FORM)
-    assert response.status_code == 302, response.context["adminform"].form.errors
-    cluster = HpcCluster.objects.get()
-    assert (cluster.client_path, cluster.setup_commands) == ("/opt/hpc", "module load x\n")
-    assert cluster.labels == {}
-    assert ClusterLink.objects.get().cluster == cluster
-    page = admin_client.get(url("hpccluster", "change", cluster.pk))
-    assert "boundary of trust" in page.content.decode()
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "words"),
-    [
-        ("client_path", "opt", "is relative"),
-        ("client_path", "~/x", "write the home directory out"),
-        ("host_name", "example.org", "must be localhost"),
-        ("umask", "9", "three octal digits"),
-        ("labels", "[1]", "must be an object"),
-        ("labels", "{", "valid JSON"),
-        ("port", "70000", "65535"),
-    ],
-)
-def test_a_bad_cluster_is_refused_at_its_field(
-    admin_client: Client, column: str, value: str, words: str
-) -> None:
-    response = admin_client.post(url("hpccluster", "add"), {**CLUSTER_FORM, column: value})
-    assert words in " ".join(response.context["adminform"].form.errors[column])
-    assert not HpcCluster.objects.exists()
-
-
-def test_cluster_actions_enqueue_and_say_so(
-    admin_client: Client, cluster: HpcCluster, sent: Any, committed: Any
-) -> None:
-    ClusterLink.objects.update(wanted=False)
-    with committed():
-        assert act(admin_client, "hpccluster", "connect", cluster).startswith(
-            "1 cluster to be linked"
-        )
-        assert "to be looked at" in act(admin_client, "hpccluster", "bootstrap", cluster)
-        assert "to be left alone" in act(admin_client, "hpccluster", "disconnect", cluster)
-    tasks = [publish.CONNECT, publish.BOOTSTRAP, publish.DISCONNECT]
-    assert sent == [(task, cluster.pk, "hpc") for task in tasks]
-
-
-def test_a_copy_is_skipped_with_the_way_out(admin_client: Client, cluster: HpcCluster) -> None:
-    ClusterLink.objects.update(instance_id="production")
-    links.take(cluster.pk, "a")
-    told = act(admin_client, "hpccluster", "connect", cluster)
-    assert told.startswith("1 cluster skipped: ")
-    assert "hpc adopt north" in told
-
-
-def test_a_linked_cluster_or_one_with_jobs_is_not_deleted(
-    admin_client: Client, cluster: HpcCluster, make_job: MakeJob
-) -> None:
-    page = url("hpccluster", "delete", cluster.pk)
-    assert admin_client.post(page, {"post": "yes"}).status_code == 403
-    ClusterLink.objects.update(wanted=False)
-    make_job(JobStatus.COMPLETED, cluster=cluster)
-    admin_client.post(page, {"post": "yes"})
-    assert HpcCluster.objects.exists()
 
 
 def test_a_job_is_drafted_and_submitted(
@@ -305,9 +217,11 @@ def test_only_rows_that_stand_for_nothing_are_deleted(
         assert HpcJob.objects.filter(pk=job.pk).exists() != is_gone
 
 
-@pytest.mark.parametrize(
-    "model", ["clusterlink", "worker", "jobevent", "filetransfer", "websockettoken"]
-)
+RECORDS = ["clusterlink", "worker", "jobevent", "filetransfer", "websockettoken", "hostkey",
+           "loginattempt", "procedure", "step"]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", RECORDS)
 def test_what_services_write_is_read_only(
     admin_client: Client, model: str, cluster: HpcCluster
 ) -> None:

@@ -1,0 +1,72 @@
+"""The page on which a person compares host keys, and trusts them or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+
+from .. import errors, queries
+from ..models import HpcCluster
+from ..services import host_keys
+from . import cluster_page
+
+TEMPLATE = "admin/hpc_job_controller/hpccluster/host_keys.html"
+
+
+def page(
+    model_admin: admin.ModelAdmin[Any], request: HttpRequest, cluster: HpcCluster
+) -> HttpResponse:
+    """Show the keys; on POST trust the chosen ones, or trust them no more."""
+    may_confirm = request.user.has_perm(cluster_page.CONFIRM)
+    if request.method == "POST":
+        if not may_confirm:
+            raise PermissionDenied
+        return _decide(model_admin, request, cluster)
+    rows = cluster_page.key_rows(queries.host_keys_of(cluster))
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "cluster": cluster,
+        "title": f"Host keys of {cluster.name}",
+        "rows": rows,
+        "has_changed_keys": any(row.is_changed for row in rows),
+        "has_confirmed_keys": any(row.is_confirmed for row in rows),
+        "may_confirm": may_confirm,
+        "media": model_admin.media,
+        "back": cluster_page.url(cluster, "change"),
+    }
+    return TemplateResponse(request, TEMPLATE, context)
+
+
+def _decide(
+    model_admin: admin.ModelAdmin[Any], request: HttpRequest, cluster: HpcCluster
+) -> HttpResponse:
+    here = HttpResponseRedirect(request.path)
+    try:
+        ids = _chosen(request)
+        if "withdraw" in request.POST:
+            host_keys.withdraw(cluster, ids)
+            done = "Trusted no more: the chosen keys. Connections that are open stay so."
+            word = "withdrew"
+        else:
+            count = host_keys.confirm(cluster, ids, by=request.user)
+            done = f"Confirmed: {count} host key{'s' * (count != 1)} of {cluster.name}."
+            word = "confirmed"
+    except errors.Invalid as error:
+        model_admin.message_user(request, str(error), messages.ERROR)
+        return here
+    model_admin.message_user(request, done)
+    model_admin.log_change(request, cluster, f"{word.capitalize()} host keys.")
+    return here if word == "withdrew" else HttpResponseRedirect(cluster_page.url(cluster, "change"))
+
+
+def _chosen(request: HttpRequest) -> list[int]:
+    """The ids of the ticked rows; one key has a row for each address."""
+    ticked = ",".join(request.POST.getlist("key")).split(",")
+    if not all(word.isdecimal() for word in ticked):
+        raise errors.Invalid("No key was ticked: tick those that you have compared.")
+    return [int(word) for word in ticked]
