@@ -32,6 +32,7 @@ _SELDOM = 30
 _JOBS_IN_A_QUERY = 500
 _FIRST_PAUSE_S = 1.0
 _PAUSE_CAP_S = 300.0
+_FIRST_REST_S = 10.0
 
 
 @dataclass
@@ -107,7 +108,7 @@ class Accountant:
             ]
         except errors.CommandFailed as error:
             self._failures += 1
-            pause_s = min(_PAUSE_CAP_S, 10.0 * 2.0 ** min(self._failures - 1, 8))
+            pause_s = min(_PAUSE_CAP_S, _FIRST_REST_S * 2.0 ** min(self._failures - 1, 8))
             self._rests_until = time.monotonic() + pause_s
             logger.warning("accounting without effect", extra={"cause": str(error)})
             return None

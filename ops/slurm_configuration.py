@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ACCOUNT = "proj1"
-CPUS = 8
-MEMORY_MIB = 4000
+CPUS = 32
+MEMORY_MIB = 16_000
+"""What the nodes say they have, so that many small jobs run at once."""
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,19 @@ import secrets
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from cluster_client import accountant
 from cluster_client.engine import Engine
 from cluster_client.environment import LoginEnvironment, account, minimal
 from cluster_client.protocol import messages
+from ops import slurm
 from tests.integration.cluster_client.conftest import (
+    LIMIT_S,
     EngineProcess,
     Recorder,
     Site,
@@ -23,6 +27,9 @@ from tests.integration.cluster_client.conftest import (
     wait_until,
 )
 
+from .crowd import FAILS, JOBS
+
+PARALLEL = 6
 QUICK = {"poll_interval_s": 0.5, "poll_interval_idle_s": 0.5}
 
 
@@ -80,40 +87,127 @@ class SlurmSite(Site):
             self.server.command("scancel", f"--name={path.name}", check=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def head_start(request):
+    """What takes long begins before the first test, if any test is about it."""
+    asked = {name for item in request.session.items for name in item.fixturenames}
+    for name in ("outage", "vanished", "crowd"):
+        if name in asked:
+            request.getfixturevalue(name)
+
+
 @pytest.fixture(scope="session")
-def early(slurm_server):
-    """Jobs whose ends take long, submitted before all other tests: by name, (site, tag)."""
-    with tempfile.TemporaryDirectory(prefix="hpc-t-", dir="/tmp") as directory:
-        made = SlurmSite(Path(directory), slurm_server)
-        recorder, jobs = made.start(), {name: new_tag() for name in EARLY}
-        for name, body in EARLY.items():
-            recorder.submit(jobs[name], body)
-        for tag in jobs.values():
-            recorder.wait(tag, "running")
+def crowd(slurm_server):
+    """The jobs of many tests, submitted at once: one waits for all, the others find them ended."""
+    with running_site(slurm_server) as made:
+        recorder = made.start(submit_parallel=PARALLEL)
+        yield Crowd(made, recorder)
         recorder.engine.stop()
-        soon = time.strftime("%FT%T", time.gmtime(time.time() + 2))
-        job = made.id_of(jobs["timeout"])
-        slurm_server.command("scontrol", "update", f"jobid={job}", f"EndTime={soon}")
-        yield SimpleNamespace(site=made, jobs=jobs)
-        made.clean()
 
 
-EARLY = {
-    # Limits are looked after every 30 s; the end of this one is moved near, once it runs.
-    "timeout": "#SBATCH --time=1\nsleep 300",
-    # It gets the signal 50 s before its limit: when that is next looked after.
-    "warned": "#SBATCH --time=1 --signal=B:USR1@50\ntrap 'exit 77' USR1\nsleep 300 & wait",
-    # Nobody looks while it ends; then only the accounting knows it.
-    "vanished": "sleep 2; exit 143",
-}
+@pytest.fixture(scope="session")
+def vanished(slurm_server):
+    """A job that ends and leaves the queue while nobody looks: (site, tag)."""
+    with running_site(slurm_server) as made:
+        recorder, tag = made.start(), new_tag()
+        recorder.submit(tag, "sleep 2; exit 143")
+        recorder.wait(tag, "running")
+        recorder.engine.stop()
+        yield made, tag
+
+
+@pytest.fixture(scope="session")
+def outage(service_directory):
+    """A Slurm without accounting whose controller went down while a job ran, and one waited."""
+    server = slurm.Slurm(service_directory / "outage", nodes=1, with_accounting=False)
+    server.start()
+    with running_site(server) as made:
+        yield Outage(made)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def unaccounted(slurm_server):
+    """Jobs that ended while slurmdbd was down: `late` hears of their accounting in its own time."""
+    with running_site(slurm_server) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accountant, "_FIRST_REST_S", 0.5)
+        slurm_server.stop_accounting()
+        late = made.start()
+        told = SimpleNamespace(late=late, good=new_tag(), bad=new_tag(), site=made)
+        late.submit(told.good, "sleep 0.5")
+        late.submit(told.bad, "sleep 0.5; exit 143")
+        told.look_up = late.submit(new_tag(), f"echo ran >>{made.ledger}", attempt=2)
+        told.ends = {tag: late.wait(tag) for tag in (told.good, told.bad)}
+        told.kinds = [event.kind for event in late.read()]
+        slurm_server.start_accounting()
+        yield told
+        late.engine.stop()
 
 
 @pytest.fixture
-def site(slurm_server, early):
+def site(slurm_server):
+    with running_site(slurm_server) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def running_site(server):
     with tempfile.TemporaryDirectory(prefix="hpc-t-", dir="/tmp") as directory:
-        made = SlurmSite(Path(directory), slurm_server)
+        made = SlurmSite(Path(directory), server)
         yield made
         made.clean()
+
+
+class Crowd:
+    """Jobs by name: those of crowd.JOBS, and who can't start because `exit 1` failed."""
+
+    def __init__(self, site, recorder):
+        self.site, self.recorder, self.server = site, recorder, site.server
+        self.tags, self.ids = {}, {}
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            list(pool.map(self._submit, JOBS))
+        failed = self.ids[f"end of: {FAILS}"]
+        self._submit("never", f"#SBATCH --dependency=afterok:{failed}\ntrue")
+        self.wait("at its limit", "running")
+        soon = time.strftime("%FT%T", time.gmtime(time.time() + 2))
+        job = f"jobid={self.ids['at its limit']}"
+        self.server.command("scontrol", "update", job, f"EndTime={soon}")
+
+    def _submit(self, name, body=""):
+        known, resources = JOBS.get(name, ("", messages.Resources()))
+        tag = self.tags[name] = new_tag()
+        answer = self.recorder.submit(tag, body or known, resources=resources, limit_s=LIMIT_S)
+        assert isinstance(answer, messages.Submitted), f"{name}: {answer}"
+        self.ids[name] = answer.scheduler_job_id
+
+    def wait(self, name, kind="ended", limit_s=LIMIT_S):
+        return self.recorder.wait(self.tags[name], kind, limit_s)
+
+    def of(self, name):
+        return self.recorder.of(self.tags[name])
+
+    def cancel(self, name):
+        return self.recorder.engine.handle(messages.Cancel(self.tags[name]))
+
+    def directory(self, name):
+        return self.site.jobs / self.tags[name]
+
+
+class Outage:
+    """`down_since` is a monotonic time; an engine goes on asking all the while."""
+
+    def __init__(self, site):
+        self.site, self.runs, self.waits = site, new_tag(), new_tag()
+        # A minute of failures must not stretch its pauses beyond what the test can wait.
+        self.recorder = site.start(poll_interval_s=0.1)
+        line = f"echo ran >>{site.ledger}"
+        self.recorder.submit(self.runs, f"{line}; sleep 1; exit 7")
+        answer = self.recorder.submit(self.waits, f"#SBATCH --hold\n{line}")
+        self.waiting_id = answer.scheduler_job_id
+        self.recorder.wait(self.runs, "running")
+        self.recorder.wait(self.waits, "queued")
+        site.server.stop_controller()
+        self.down_since = time.monotonic()
 
 
 @pytest.fixture

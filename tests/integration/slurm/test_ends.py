@@ -9,103 +9,96 @@ import pytest
 from cluster_client.protocol import messages
 
 from .conftest import new_tag, wait_until
+from .crowd import ENDS, NO_INTERPRETER, SIGNALS
 
 ATTEMPTS = itertools.count(1)
 
 
-def kinds(recorder, tag):
-    return [kind for kind, _ in recorder.of(tag)]
+def kinds(events):
+    return [kind for kind, _ in events]
 
 
-def test_a_job_runs_in_its_directory_and_ends_completed(start_engine, site):
-    engine, tag = start_engine(), new_tag()
-    answer = engine.submit(tag, "pwd; echo oops >&2; sleep 1")
-    assert isinstance(answer, messages.Submitted)
-    assert engine.wait(tag)["outcome"] == "completed"
-    accounting = engine.wait(tag, "accounting")
+def test_a_job_runs_in_its_directory_and_ends_completed(crowd):
+    assert crowd.wait("good")["outcome"] == "completed"
+    accounting = crowd.wait("good", "accounting")
     assert accounting["elapsed_s"] >= 1
     assert accounting["max_memory_mib"] > 0
     assert accounting["cpu_s"] >= 0
-    told = [kind for kind in kinds(engine, tag) if kind != "queued"]
+    told = [kind for kind in kinds(crowd.of("good")) if kind != "queued"]
     assert told == ["submitted", "running", "ended", "accounting"]
-    directory = site.jobs / tag
+    directory = crowd.directory("good")
     assert (directory / "stdout.log").read_text() == f"{directory}\n"
     assert (directory / "stderr.log").read_text() == "oops\n"
-    cluster = site.server.layout.cluster
-    assert (directory / ".hpc" / "claim").read_text().split()[
-        0
-    ] == f"{cluster}:{answer.scheduler_job_id}"
-    wait_until(lambda: not list(site.hints.iterdir()), what="the removal of all hints")
+    claim = (directory / ".hpc" / "claim").read_text().split()[0]
+    assert claim == f"{crowd.server.layout.cluster}:{crowd.ids['good']}"
+    hints = f"{crowd.tags['good']}.*"
+    wait_until(lambda: not list(crowd.site.hints.glob(hints)), what="the removal of its hints")
 
 
-def test_how_it_ended_is_told_to_the_letter(start_engine):
-    ends = {
-        "exit 3": (3, None, "failed"),
-        "exit 255": (255, None, "failed"),
-        "kill -KILL $$": (None, 9, "failed"),
-        "kill -SEGV $$": (None, 11, "failed"),
-        "sleep 0.2; kill -TERM $$": (None, 15, "failed"),
-        "#!/usr/bin/python3\nraise SystemExit(42)\n": (42, None, "failed"),
-        "#!/bin/sh -e\nfalse; true\n": (1, None, "failed"),
-        "#!/no/such/interpreter\n": (122, None, "refused"),
-        "trap 'exit 0' TERM; (sleep 0.3; kill -TERM $$) & wait; exit 5": (0, None, "completed"),
-    }
-    engine = start_engine()
-    tags = {new_tag(): body for body in ends}
-    for tag, body in tags.items():
-        assert isinstance(engine.submit(tag, body), messages.Submitted)
-    told = {body: engine.wait(tag) for tag, body in tags.items()}
+def test_how_it_ended_is_told_to_the_letter(crowd):
+    told = {body: crowd.wait(f"end of: {body}") for body in ENDS}
     seen = {b: (d["exit_code"], d["signal"], d["outcome"]) for b, d in told.items()}
-    assert seen == ends
-    assert "interpreter" in told["#!/no/such/interpreter\n"]["reason"]
+    assert seen == ENDS
+    assert "interpreter" in told[NO_INTERPRETER]["reason"]
 
 
-def test_cancelled_while_it_runs_and_while_it_waits(start_engine, site):
-    engine, running, held = start_engine(), new_tag(), new_tag()
-    engine.submit(running, f"echo ran >>{site.ledger}; sleep 300")
-    engine.submit(held, f"#SBATCH --hold\necho ran >>{site.ledger}")
-    assert engine.wait(held, "queued")["reason"].startswith("JobHeldUser: it is held")
-    engine.wait(running, "running")
-    for tag in (running, held):
-        assert engine.engine.handle(messages.Cancel(tag)) == messages.Done()
-    for tag in (running, held):
-        data = engine.wait(tag)
+def test_a_signal_reaches_the_script_once(crowd):
+    for how in SIGNALS:
+        wait_until((crowd.directory(f"gets {' '.join(how)}") / "ready").exists)
+    for which, name in SIGNALS:
+        crowd.server.command("scancel", which, "-s", name, crowd.ids[f"gets {which} {name}"])
+    codes = {how: crowd.wait(f"gets {' '.join(how)}")["exit_code"] for how in SIGNALS}
+    assert codes == dict.fromkeys(SIGNALS, 11)
+
+
+def test_cancelled_while_it_runs_and_while_it_waits(crowd):
+    names = ("cancelled", "cancelled held", "ends while cancelled")
+    assert crowd.wait(names[1], "queued")["reason"].startswith("JobHeldUser: it is held")
+    for name in (names[0], names[2], "cancelled by somebody"):
+        crowd.wait(name, "running")
+    for name in names:
+        assert crowd.cancel(name) == messages.Done()
+    crowd.server.command("scancel", crowd.ids["cancelled by somebody"])
+    for name in names:
+        data = crowd.wait(name)
         assert (data["outcome"], data["reason"]) == ("cancelled", "cancelled on request")
-    assert site.ran() == ["ran"]
-    assert "running" not in kinds(engine, held)
-
-
-def test_a_job_that_somebody_cancels_behind_our_back_is_cancelled(start_engine, site):
-    engine, tag = start_engine(), new_tag()
-    engine.submit(tag, "sleep 300")
-    engine.wait(tag, "running")
-    site.server.command("scancel", f"--name={tag}")
-    data = engine.wait(tag)
+    data = crowd.wait("cancelled by somebody")
     assert data["outcome"] == "cancelled"
     assert data["reason"] in ("cancelled", "cancelled by uid 0")
+    assert "running" not in kinds(crowd.of(names[1]))
+    assert not (crowd.directory(names[1]) / "ready").exists()
 
 
-def test_an_end_of_its_own_after_the_cancel_is_told_as_it_was(start_engine):
-    engine, tag = start_engine(), new_tag()
-    # Slurm calls a job that ends by itself, while it is being cancelled, cancelled all the same.
-    engine.submit(tag, "trap 'exit 0' TERM; sleep 300 & wait; exit 5")
-    engine.wait(tag, "running")
-    engine.engine.handle(messages.Cancel(tag))
-    assert engine.wait(tag)["outcome"] == "cancelled"
-
-
-def test_out_of_memory_of_the_script_and_of_a_step(start_engine, slurm_server):
-    if not slurm_server.has_cgroups:
+def test_out_of_memory_of_the_script_and_of_a_step(crowd):
+    if not crowd.server.has_cgroups:
         return  # recorded: tests/unit/.../slurm/test_accounting.py; the closing line says so
-    engine, script, step = start_engine(), new_tag(), new_tag()
-    greedy = "python3 -c 'x = bytearray(300 << 20); import time; time.sleep(5)'"
-    little = messages.Resources(memory_mib=60)
-    engine.submit(script, greedy, resources=little)
-    engine.submit(step, f"srun {greedy}", resources=little)
-    assert engine.wait(script)["outcome"] == "out_of_memory"
-    data = engine.wait(step)
+    assert crowd.wait("greedy")["outcome"] == "out_of_memory"
+    data = crowd.wait("greedy step")
     assert data["outcome"] == "out_of_memory", data
     assert "memory" in data["reason"]
+
+
+def test_an_array_is_one_job_from_its_first_task_to_its_last(crowd):
+    data = crowd.wait("array")
+    assert (data["outcome"], data["exit_code"]) == ("failed", 3)
+    assert data["reason"] == "of 4 tasks: 3 failed, 1 completed"
+    assert kinds(crowd.of("array")).count("running") == 1
+    directory = crowd.directory("array")
+    assert sorted((directory / "stdout.log").read_text().split()) == ["0", "1", "2", "3"]
+    records = {path.name for path in (directory / ".hpc").glob("exit.*")}
+    assert records == {f"exit.{number}.0" for number in range(4)}
+    assert crowd.wait("array", "accounting")["elapsed_s"] >= 1
+
+
+def test_what_can_never_start_says_so_and_can_be_cancelled(crowd):
+    def has_said_so():
+        told = [data["reason"] for kind, data in crowd.of("never") if kind == "queued"]
+        return any(reason.startswith("DependencyNeverSatisfied: ") for reason in told)
+
+    wait_until(has_said_so)
+    assert kinds(crowd.of("never"))[0] == "submitted"
+    crowd.cancel("never")
+    assert crowd.wait("never")["outcome"] == "cancelled"
 
 
 def test_a_node_that_fails_and_a_job_that_is_requeued(start_engine, site):
@@ -114,17 +107,10 @@ def test_a_node_that_fails_and_a_job_that_is_requeued(start_engine, site):
     engine.submit(lost, f"#SBATCH --nodelist={node}\nsleep 300")
     body = f"#SBATCH --nodelist={site.server.nodes[0]}\necho ran >>{site.ledger}\n"
     engine.submit(
-        again, body + "test $SLURM_RESTART_COUNT && sleep 2 && exit 4; sleep 300", may_requeue=True
+        again, body + "test $SLURM_RESTART_COUNT && sleep 1 && exit 4; sleep 300", may_requeue=True
     )
     engine.wait(lost, "running")
     engine.wait(again, "running")
-    site.server.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    try:
-        assert engine.wait(lost)["outcome"] == "node_fail"
-    finally:
-        # slurmd may have registered again already: then there is nothing to resume.
-        site.server.command("scontrol", "update", f"nodename={node}", "state=resume", check=False)
-        wait_until(lambda: site.server.is_node_up(node), what="the node's return")
     job_id = site.id_of(again)
     site.server.command("scontrol", "requeue", job_id)
 
@@ -132,41 +118,19 @@ def test_a_node_that_fails_and_a_job_that_is_requeued(start_engine, site):
         return [e for e in engine.read() if (e.tag, e.kind, e.run) == (again, "queued", 1)]
 
     wait_until(is_queued_again)
-    site.server.command("scontrol", "update", f"jobid={job_id}", "StartTime=now")
+    # In the second of the requeue its credential would be as old as the one that was revoked.
+    site.server.command("scontrol", "update", f"jobid={job_id}", "StartTime=now+2")
+    site.server.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        assert engine.wait(lost)["outcome"] == "node_fail"
+    finally:
+        # slurmd may have registered again already: then there is nothing to resume.
+        site.server.command("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        wait_until(lambda: site.server.is_node_up(node), what="the node's return")
     assert engine.wait(again)["exit_code"] == 4
     assert [e.run for e in engine.events if e.tag == again and e.kind == "running"] == [0, 1]
     assert [e.run for e in engine.events if e.tag == again and e.kind == "ended"] == [1]
     assert site.ran() == ["ran", "ran"]
-
-
-def test_an_array_is_one_job_from_its_first_task_to_its_last(start_engine, site):
-    engine, tag = start_engine(), new_tag()
-    engine.submit(tag, "#SBATCH --array=0-3%2\nsleep 1; echo $SLURM_ARRAY_TASK_ID; "
-                       "exit $SLURM_ARRAY_TASK_ID")  # fmt: skip
-    data = engine.wait(tag)
-    assert (data["outcome"], data["exit_code"]) == ("failed", 3)
-    assert data["reason"] == "of 4 tasks: 3 failed, 1 completed"
-    assert kinds(engine, tag).count("running") == 1
-    assert sorted((site.jobs / tag / "stdout.log").read_text().split()) == ["0", "1", "2", "3"]
-    assert {p.name for p in (site.jobs / tag / ".hpc").glob("exit.*")} == {
-        f"exit.{n}.0" for n in range(4)
-    }
-    assert engine.wait(tag, "accounting")["elapsed_s"] >= 1
-
-
-def test_what_can_never_start_says_so_and_can_be_cancelled(start_engine, site):
-    engine, failed, tag = start_engine(), new_tag(), new_tag()
-    first = engine.submit(failed, "exit 1")
-    engine.submit(tag, f"#SBATCH --dependency=afterok:{first.scheduler_job_id}\ntrue")
-
-    def reasons():
-        told = [data["reason"] for kind, data in engine.of(tag) if kind == "queued"]
-        return told if any(r.startswith("DependencyNeverSatisfied: ") for r in told) else None
-
-    wait_until(reasons)
-    assert kinds(engine, tag)[0] == "submitted"
-    engine.engine.handle(messages.Cancel(tag))
-    assert engine.wait(tag)["outcome"] == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -201,57 +165,6 @@ def test_a_limit_that_is_full_now_is_transient(start_engine, site):
     assert "QOSMaxSubmitJobPerUserLimit" in answer.message
     engine.engine.handle(messages.Cancel(first))
     engine.wait(first)
-
-
-def test_a_job_that_reached_its_time_limit(early):
-    tag = early.jobs["timeout"]
-    recorder = early.site.start(generation=2)
-    try:
-        assert recorder.wait(tag, limit_s=60)["outcome"] == "wall_time_exceeded"
-    finally:
-        recorder.engine.stop()
-
-
-def test_a_script_is_warned_before_its_time_limit(early):
-    recorder = early.site.start(generation=3)
-    try:
-        data = recorder.wait(early.jobs["warned"], limit_s=70)
-        assert (data["outcome"], data["exit_code"]) == ("failed", 77)
-    finally:
-        recorder.engine.stop()
-
-
-def test_a_job_that_left_the_queue_is_told_by_the_accounting(early):
-    tag = early.jobs["vanished"]
-    wait_until(lambda: not early.site.state_of(tag), 40, "its leaving the queue")
-    recorder = early.site.start(generation=4)
-    try:
-        data = recorder.wait(tag)
-        # sacct calls it 15:0; the exit record tells which it was.
-        assert (data["outcome"], data["exit_code"], data["signal"]) == ("failed", None, 15)
-        assert recorder.wait(tag, "accounting")["elapsed_s"] >= 2
-    finally:
-        recorder.engine.stop()
-
-
-@pytest.mark.parametrize("how", [("-b", "-s", "USR1"), ("-f", "-s", "USR1"), ("-b", "-s", "INT")])
-def test_a_signal_reaches_the_script_once(start_engine, site, how):
-    engine, tag = start_engine(), new_tag()
-    name = how[-1]
-    engine.submit(
-        tag,
-        "#!/usr/bin/python3\n"
-        "import signal, sys, time\n"
-        "caught = []\n"
-        f"signal.signal(signal.SIG{name}, lambda *_: caught.append(1))\n"
-        "open('ready', 'w').close()\n"
-        "while not caught: time.sleep(0.05)\n"
-        "time.sleep(0.7)\n"
-        "sys.exit(10 + len(caught))\n",
-    )
-    wait_until((site.jobs / tag / "ready").exists)
-    site.server.command("scancel", *how, site.id_of(tag))
-    assert engine.wait(tag)["exit_code"] == 11
 
 
 def test_directives_count_and_typed_resources_win(start_engine, site):

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import subprocess
-
-import pytest
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 
 from cluster_client.protocol import messages
 
-from .conftest import new_tag, submit_until_answered, wait_until
+from .conftest import (
+    EngineProcess,
+    new_tag,
+    running_site,
+    submit_until_answered,
+    wait_until,
+)
 
 
 def ledger_line(site):
     return f"echo ran >>{site.ledger}"
 
 
-@pytest.mark.parametrize("number", [3, 4, 5, 6])
-def test_killed_around_sbatch_it_runs_once(start_process, site, number):
-    tag, marker = new_tag(), site.directory / "marker"
-    first = start_process(fault_point=f"daemon.submit.{number}:{marker}", scheduler=SOON)
-    message = site.submission(tag, ledger_line(site), limit_s=2.0)
-    assert first.ask(message) is None, "it should have been killed"
-    second = start_process(generation=2, scheduler=SOON)
-    answer = submit_until_answered(second, tag, ledger_line(site), attempt=2, limit_s=2.0)
-    assert second.wait(tag)["outcome"] == "completed"
-    assert site.ran() == ["ran"]
-    assert site.claim_of(tag) == answer["scheduler_job_id"]
+def test_killed_around_sbatch_it_runs_once(slurm_server):
+    numbers = (3, 4, 5, 6)
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        list(pool.map(partial(run_once_killed_at, slurm_server), numbers))
+
+
+def run_once_killed_at(server, number):
+    """Kill the daemon at that fault point, and let another one finish what it began."""
+    with running_site(server) as site, ExitStack() as cleanup:
+
+        def start(**changes):
+            made = EngineProcess(sys.executable, site.settings(scheduler=SOON, **changes))
+            cleanup.callback(made.close)
+            return made
+
+        tag = new_tag()
+        first = start(fault_point=f"daemon.submit.{number}:{site.directory / 'marker'}")
+        message = site.submission(tag, ledger_line(site), limit_s=2.0)
+        assert first.ask(message) is None, f"{number}: it should have been killed"
+        second = start(generation=2)
+        answer = submit_until_answered(second, tag, ledger_line(site), attempt=2, limit_s=2.0)
+        assert second.wait(tag)["outcome"] == "completed", number
+        assert site.ran() == ["ran"], number
+        assert site.claim_of(tag) == answer["scheduler_job_id"], number
 
 
 SOON = "tests.integration.slurm.soon.Soon"
@@ -93,8 +114,9 @@ def test_the_claim_of_a_duplicate_that_was_quicker_makes_it_the_job(start_engine
 def test_many_jobs_need_one_query_each_time(start_engine, site):
     engine = start_engine(submit_parallel=4)
     tags = [new_tag() for _ in range(40)]
-    for tag in tags:
-        assert isinstance(engine.submit(tag, ledger_line(site)), messages.Submitted)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda tag: engine.submit(tag, ledger_line(site)), tags))
+    assert {type(answer) for answer in answers} == {messages.Submitted}
     for tag in tags:
         assert engine.wait(tag, limit_s=90)["outcome"] == "completed"
     calls = engine.engine.status()["commands"]
