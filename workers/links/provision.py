@@ -1,4 +1,4 @@
-"""The parts of a bootstrap over a carrier, step by step: the client there, the daemon staying."""
+"""Proves that a daemon stays when the login that started it ends."""
 
 from __future__ import annotations
 
@@ -6,34 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import bridge, carriers, client_archive, steps, upload
+from . import bridge, carriers, steps
 
 STATUS_LIMIT_S = 30.0
 SETTLE_S = 1.5
 """What ends the processes of a login runs after it, at a pace of its own that nothing tells."""
-
-
-def ensure_client(
-    carrier: carriers.Carrier,
-    installation: bridge.Installation,
-    build: Callable[[], client_archive.Archive] = client_archive.build,
-    record: steps.Record = steps.unrecorded,
-    before_change: Callable[[], None] = lambda: None,
-) -> upload.Found:
-    """See that a client is there; done twice it changes nothing. Raises CannotConnect."""
-    archive = build()
-    with steps.step(record, "Look at the client") as note:
-        found = upload.look(carrier, installation, archive)
-        note.detail = f"Python {found.python} ({found.executable}); {_described(found)}."
-    if not found.is_ready(archive):
-        before_change()
-    with steps.step(record, "Upload the client") as note:
-        if found.is_ready(archive):
-            note.skip("It is there.")
-            return found
-        upload.put(carrier, installation, archive)
-        note.detail = f"{archive.name}, {len(archive.data) >> 10} KiB."
-        return upload.look(carrier, installation, archive)
 
 
 def outlives_login(
@@ -84,11 +61,3 @@ def _identity(
     if said.get("status") != "connected" or not isinstance(daemon, dict):
         return None
     return said.get("host"), daemon.get("pid"), daemon.get("generation"), daemon.get("started_at")
-
-
-def _described(found: upload.Found) -> str:
-    return {
-        upload.NONE: "nothing is installed",
-        upload.ARCHIVE: f"{found.current or 'no archive'} is installed",
-        upload.BY_HAND: "an installation by hand is used as it stands",
-    }.get(found.kind, found.kind)

@@ -1,9 +1,9 @@
 """From a plan to a channel that leads to the cluster's daemon, every step told as it ends.
 
 Rules:
-- Without a request the daemon is looked for first, which is quick; only where none is to be found
-  is a client looked for, put there if need be, and a daemon started.
-- A client that a person has installed is used as it stands.
+- The daemon is looked for first, which is quick. Where none answers, what is installed is started;
+  a client is put there only if there is none, if it is of no use to this server, or on request
+  (links/upgrade.py). One that a person has installed is never changed.
 - A detached daemon must outlive the login that started it: that is proved once for each host, by
   logging out and in again. Where it does not, the cluster goes on attached.
 - A daemon on another login node is talked to there. If that node can't be reached three times in a
@@ -17,16 +17,27 @@ import functools
 import logging
 from typing import Protocol
 
+from cluster_client.protocol import messages
 from controller import conf
 from controller.models import Carrier
 
-from ..links import addresses, bridge, carriers, client_archive, errors, provision, ssh_errors
+from ..links import (
+    addresses,
+    bridge,
+    carriers,
+    client_archive,
+    errors,
+    provision,
+    ssh_errors,
+    upgrade,
+)
 from ..links import steps as link_steps
 from . import bootstrap
 from .plans import Plan
 
 logger = logging.getLogger(__name__)
 
+CONNECTED = "connected"
 OTHER_HOSTS_MOST = 3
 """Each costs a login of the budget."""
 ELSEWHERE_TRIES = 3
@@ -41,7 +52,9 @@ class World(Protocol):
 
     def carrier(self, address: str) -> carriers.Account: ...
     def issue(self) -> int: ...
+    def hello(self) -> messages.Hello: ...
     def record(self, step: link_steps.Step) -> None: ...
+    def upgraded(self, outcome: upgrade.Outcome) -> None: ...
     def begin(self) -> None:
         """Something is changed on the cluster from here on."""
 
@@ -69,7 +82,6 @@ class Approach:
         self._world = world
         self._is_asked = is_asked
         self._is_forced = is_forced
-        self._has_client = False
         self._carrier: carriers.Account
 
     def run(self) -> tuple[carriers.Channel, str]:
@@ -90,47 +102,75 @@ class Approach:
         return channel, self._carrier.address
 
     def _reach(self) -> carriers.Channel:
-        if self._is_asked or self._is_forced:
-            self._ensure_client()
         if self._plan.is_attached:
             return self._attach()
-        channel = None if self._is_forced else self._find()
-        if channel is not None:
+        channel, marker = self._find()
+        if marker.status == "elsewhere":
+            channel, marker = self._follow(marker)
+        is_fit = upgrade.skew(marker.versions) is upgrade.Skew.FITS
+        is_served = channel is not None and is_fit
+        if channel is not None and is_served and not (self._is_asked or self._is_forced):
             return channel
-        self._ensure_client()
+        if channel is not None:
+            channel.close()
+        is_changed = False
+        if self._is_asked or not is_fit or marker.status == bridge.NO_CLIENT:
+            is_changed = self._see_to_client()
+        if is_changed or (is_served and not self._is_forced):
+            channel, marker = bootstrap.dial(self._plan, self._carrier)
+            if marker.status == CONNECTED:
+                return channel
+            channel.close()
         return self._start()
 
-    def _ensure_client(self) -> None:
-        if self._has_client:
-            return
-        provision.ensure_client(
+    def _see_to_client(self) -> bool:
+        """Whether anything was changed: then a daemon may run that did not before."""
+        if not self._is_asked:
+            self._world.begin()
+        outcome = upgrade.upgrade(
             self._carrier,
             self._plan.installation,
-            build_archive,
-            self._world.record,
-            self._world.begin,
+            self._plan.key,
+            start=self._start_anew,
+            hello=self._world.hello(),
+            is_requested=self._is_asked,
+            record=self._world.record,
+            build=build_archive,
         )
-        self._has_client = True
+        self._world.upgraded(outcome)
+        return outcome.is_changed or bool(outcome.reason)
+
+    def _start_anew(self) -> carriers.Channel:
+        """A new daemon in any case, and a channel to it; its step is recorded by the caller."""
+        if self._plan.is_attached:
+            return bootstrap.attach(self._plan, self._carrier, self._world.issue)
+        bootstrap.start(self._plan, self._carrier, self._world.issue())
+        channel, marker = bootstrap.dial(self._plan, self._carrier)
+        if marker.status != CONNECTED:
+            channel.close()
+            raise _vanished(marker)
+        return channel
 
     # A daemon that is there -----------------------------------------------------------------------
 
-    def _find(self) -> carriers.Channel | None:
+    def _find(self) -> tuple[carriers.Channel | None, bridge.Marker]:
+        """What answers here; the channel leads to the daemon."""
         with link_steps.step(self._world.record, "Look for the daemon") as note:
             try:
                 channel, marker = bootstrap.dial(self._plan, self._carrier)
             except errors.CannotConnect as problem:
-                if problem.reason != bridge.NO_CLIENT or self._has_client:
+                if problem.reason != bridge.NO_CLIENT:
                     raise
                 note.detail = "There is no client yet."
-                return None
+                return None, bridge.Marker(bridge.NO_CLIENT)
             note.detail = _said(marker)
-        if marker.status == "connected":
-            return channel
+        if marker.status == CONNECTED:
+            return channel, marker
         channel.close()
-        return self._follow(marker) if marker.status == "elsewhere" else None
+        return None, marker
 
-    def _follow(self, marker: bridge.Marker) -> carriers.Channel | None:
-        """The daemon is registered on another host: a channel to it there; None to start one."""
+    def _follow(self, marker: bridge.Marker) -> tuple[carriers.Channel | None, bridge.Marker]:
+        """The daemon is registered on another host: what answers there, or is to be started."""
         for address in self._other_addresses(marker.host):
             carrier = self._world.carrier(address)
             try:
@@ -144,13 +184,14 @@ class Approach:
             if found.status != "elsewhere":
                 self._carrier.close()
                 self._carrier = carrier
-                if found.status == "connected":
-                    return channel
+                if found.status == CONNECTED:
+                    return channel, found
                 channel.close()
-                return None  # its own host knows that it is dead
+                return None, found  # its own host knows that it is dead
+            channel.close()
             carrier.close()
         self._move(marker)
-        return None
+        return None, marker
 
     def _look_at(
         self, carrier: carriers.Account, address: str
@@ -205,14 +246,10 @@ class Approach:
             self._plan = dataclasses.replace(self._plan, is_attached=True)
             return self._attach()
         channel, marker = bootstrap.dial(self._plan, self._carrier)
-        if marker.status == "connected":
+        if marker.status == CONNECTED:
             return channel
         channel.close()
-        raise errors.CannotConnect(
-            "daemon_vanished",
-            f"The daemon was started on {host} and is gone ({_said(marker)}). It is tried again; "
-            "its log is in the client's directory log/ on the cluster.",
-        )
+        raise _vanished(marker)
 
     def _stays(self, host: str) -> bool:
         def log_in_again() -> carriers.Account:
@@ -234,12 +271,15 @@ class Approach:
         return stays
 
     def _attach(self) -> carriers.Channel:
+        if self._is_asked or self._is_forced:
+            self._see_to_client()
+            return self._serve()
         try:
             return self._serve()
         except errors.CannotConnect as problem:
-            if problem.reason != bridge.NO_CLIENT or self._has_client:
+            if problem.reason != bridge.NO_CLIENT:
                 raise
-        self._ensure_client()
+        self._see_to_client()
         return self._serve()
 
     def _serve(self) -> carriers.Channel:
@@ -249,9 +289,17 @@ class Approach:
             return channel
 
 
+def _vanished(marker: bridge.Marker) -> errors.CannotConnect:
+    return errors.CannotConnect(
+        "daemon_vanished",
+        f"The daemon was started and is gone: {_said(marker)} It is tried again; its log is in the "
+        "directory log of the client on the cluster.",
+    )
+
+
 def _said(marker: bridge.Marker) -> str:
     words = marker.detail or marker.status
-    if marker.status != "connected" and marker.last_death:
+    if marker.status != CONNECTED and marker.last_death:
         words += f" The last one: {marker.last_death}"
     return words
 

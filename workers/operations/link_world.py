@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from cluster_client.protocol import messages
 from controller.services import leases
 from controller.services import links as link_services
 
-from ..links import carriers, steps
-from . import reach
+from ..links import carriers, steps, upgrade
+from . import greetings, reach
 from .plans import Plan
 from .recording import Recording
 
@@ -30,6 +31,13 @@ class LinkWorld:
         return self._run(
             lambda: leases.next_generation(self._plan.cluster_id, self._holder, self._epoch)
         )
+
+    def hello(self) -> messages.Hello:
+        return self._run(lambda: greetings.hello(self._plan.cluster_id, self._epoch))
+
+    def upgraded(self, outcome: upgrade.Outcome) -> None:
+        if outcome.reason:
+            self._recording.reason, self._recording.note = outcome.reason, outcome.detail
 
     def record(self, step: steps.Step) -> None:
         self._recording.record(step)

@@ -7,6 +7,7 @@ gives, the writers' pool for links, a plain call for tasks.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -77,6 +78,34 @@ def carrier_kind(cluster: HpcCluster) -> str:
     return cluster.carrier or (Carrier.LOCAL if is_local else Carrier.SSH)
 
 
+class Untold:
+    """Outcomes that a database in trouble did not take: a refusal must not be forgotten."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: dict[int, list[Callable[[], None]]] = {}
+
+    def keep(self, cluster_id: int, call: Callable[[], None]) -> None:
+        with self._lock:
+            self._calls.setdefault(cluster_id, []).append(call)
+
+    def tell(self, cluster_id: int) -> None:
+        """Tell them now, on a thread that may use the database. Raises what the database does."""
+        with self._lock:
+            calls = self._calls.pop(cluster_id, [])
+        while calls:
+            try:
+                calls[0]()
+            except BaseException:
+                for call in calls:
+                    self.keep(cluster_id, call)
+                raise
+            del calls[0]
+
+
+untold = Untold()
+
+
 class Gate:
     """The cluster's budget of logins and their outcome, for one carrier: one login at a time."""
 
@@ -93,9 +122,7 @@ class Gate:
         """See ssh.Gate; waits a while for another process that is just logging in."""
         ends_at = clock.now() + OTHERS_LIMIT_S
         while True:
-            answer = self._run(
-                lambda: logins.ask(self._cluster_id, self._purpose, self._known_change)
-            )
+            answer = self._run(self._ask)
             if isinstance(answer, logins.Allowed):
                 self._attempt_id = answer.attempt_id
                 return 0.0
@@ -106,18 +133,27 @@ class Gate:
                 raise ssh_errors.BudgetSpent(answer.sentence, pause_s=answer.seconds)
             time.sleep(answer.seconds)  # another host's login is told by a row alone
 
+    def _ask(self) -> logins.Answer:
+        untold.tell(self._cluster_id)
+        return logins.ask(self._cluster_id, self._purpose, self._known_change)
+
     def _is_outdated(self) -> bool:
         """Whether the credentials at hand are no longer those of the cluster's row."""
         rows = ClusterLink.objects.filter(pk=self._cluster_id)
         return rows.values_list("login_changed_at", flat=True).first() != self._known_change
 
     def told(self, problem: ssh_errors.LoginError | None) -> None:
-        """See ssh.Gate; an outcome that can't be stored is told by the next failure."""
-        attempt_id = self._attempt_id
+        """See ssh.Gate; an outcome that can't be stored now is told before the next login."""
+        cluster_id, attempt_id = self._cluster_id, self._attempt_id
+
+        def tell() -> None:
+            _tell(cluster_id, attempt_id, problem)
+
         try:
-            self._run(lambda: _tell(self._cluster_id, attempt_id, problem))
+            self._run(tell)
         except Exception:
-            logger.exception("login.outcome_not_stored", extra={"cluster_id": self._cluster_id})
+            logger.exception("login.outcome_not_stored", extra={"cluster_id": cluster_id})
+            untold.keep(cluster_id, tell)
 
 
 def _tell(cluster_id: int, attempt_id: int, problem: ssh_errors.LoginError | None) -> None:
@@ -201,7 +237,9 @@ def open_client(cluster: HpcCluster) -> Client:
 
     Not in a request: it may take a minute. Close it.
     """
+    # In this order: who changes the credentials in between is noticed by the gate.
     link = clusters.ensure_link(cluster)
+    cluster = HpcCluster.objects.get(pk=cluster.pk)
     gate = Gate(cluster.pk, TEST, directly, link.login_changed_at)
     transport, _ = ssh.open_transport(login_of(cluster), gate=gate)
     return Client(transport)

@@ -25,7 +25,8 @@ class Recording:
 
     def __init__(self, cluster_id: int, worker: str, run: Run, procedure_id: int = 0) -> None:
         self.procedure_id = procedure_id
-        self.note = ""
+        self.reason = self.note = ""
+        """What is to be said although the link came up; with a reason it counts as failed."""
         self._cluster_id = cluster_id
         self._worker = worker
         self._run = run
@@ -64,7 +65,7 @@ class Recording:
         """The daemon has greeted."""
         if self.procedure_id:
             self._end_greeting(steps.DONE, detail)
-            procedures.finish(self.procedure_id, detail=self.note)
+            procedures.finish(self.procedure_id, self.reason, self.note)
 
     def failed(self, reason: str, detail: str) -> None:
         """There is no link, for this reason."""

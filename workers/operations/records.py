@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from django.db import close_old_connections
 
 from cluster_client.protocol import messages
-from controller import conf, queries
-from controller.models import ClusterLink
+from controller import queries
 from controller.services import leases, upkeep
 from controller.services import links as link_services
 
 from ..links import carriers, connector, errors, keeper
 from ..links.link import HeldLink
-from . import bootstrap, connecting, events, link_world, recording, sweep
+from . import bootstrap, connecting, events, greetings, link_world, overdue, recording, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +32,7 @@ class Records:
         self._holder = holder
         self.changed = changed
         self._recordings = recording.Recordings(holder)
+        self._overdue = overdue.Overdue()
 
     def tidy(self) -> None:
         close_old_connections()
@@ -104,16 +104,7 @@ class Records:
         return channel
 
     def hello(self, cluster_id: int, epoch: int) -> messages.Hello:
-        link = ClusterLink.objects.get(pk=cluster_id)
-        return messages.Hello(
-            versions=messages.VERSIONS,
-            instance_id=conf.get().instance_id,
-            cluster_id=cluster_id,
-            epoch=epoch,
-            generation=link.generation,
-            outbox_id=link.outbox_id,
-            cursor=link_services.cursor(cluster_id, link.outbox_id) if link.outbox_id else 0,
-        )
+        return greetings.hello(cluster_id, epoch)
 
     def came_up(self, cluster_id: int, epoch: int, welcome: messages.Welcome) -> None:
         if not link_services.record_up(cluster_id, epoch, dataclasses.asdict(welcome)):
@@ -157,7 +148,8 @@ class Records:
         sweep.cancel(link)
 
     def upkeep(self) -> None:
-        upkeep.run(self._holder)
+        if upkeep.run(self._holder):
+            self._overdue.see_to()
 
 
 def _greeted(welcome: messages.Welcome) -> str:

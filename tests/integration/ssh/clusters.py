@@ -19,6 +19,7 @@ from workers.links import (
     connection,
     ssh_carrier,
     steps,
+    upgrade,
     watchdog,
 )
 from workers.operations import bootstrap, connecting
@@ -92,6 +93,12 @@ class World:
 
     def issue(self) -> int:
         return 1
+
+    def hello(self) -> messages.Hello:
+        return messages.Hello(messages.VERSIONS, "portal", 1, epoch=1, generation=1)
+
+    def upgraded(self, outcome: upgrade.Outcome) -> None:
+        assert not outcome.reason, outcome
 
     def begin(self) -> None:
         assert self._cluster.steps
