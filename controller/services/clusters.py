@@ -56,16 +56,17 @@ def change(
     `key`, `password`: None leaves what is stored, "" removes it. Raises Invalid, and stores
     nothing then.
     """
-    before = HpcCluster.objects.get(pk=cluster.pk)
+    cluster.refresh_from_db()
+    names = [f.attname for f in HpcCluster._meta.concrete_fields if not f.primary_key]
+    before = {name: getattr(cluster, name) for name in names}
     credentials.change(cluster, key, password)
     for name, value in fields.items():
         setattr(cluster, name, value)
     _check(cluster)
-    names = {f.attname for f in HpcCluster._meta.concrete_fields if not f.primary_key}
-    changes = {name for name in names if getattr(cluster, name) != getattr(before, name)}
+    changes = {name for name in names if getattr(cluster, name) != before[name]}
     with transaction.atomic():
         _locked_link(cluster)  # the link's row first, as everywhere
-        cluster.save()
+        cluster.save(update_fields=changes)
         changed(cluster, changes)
     return changes
 

@@ -256,6 +256,16 @@ def test_what_concerns_no_login_leaves_the_link_alone(cluster: HpcCluster) -> No
     assert ClusterLink.objects.get().login_state == LoginState.REFUSED
 
 
+def test_a_change_brings_nothing_older_back(cluster: HpcCluster) -> None:
+    refused(cluster)
+    stale = HpcCluster.objects.get()
+    HpcCluster.objects.update(umask="0027", password="newer")
+    assert clusters.change(stale, labels={"site": "north"}) == {"labels"}
+    found = HpcCluster.objects.get()
+    assert (found.umask, found.password.reveal()) == ("0027", "newer")
+    assert ClusterLink.objects.get().login_state == LoginState.REFUSED
+
+
 def test_a_change_that_is_refused_changes_nothing(cluster: HpcCluster) -> None:
     with pytest.raises(errors.Invalid, match="host_name"):
         clusters.change(cluster, port=2222, host_name="a b")
