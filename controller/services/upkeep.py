@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from ..models import FileTransfer, Kind, UpkeepLease, WebsocketToken
+from ..models import FileTransfer, UpkeepLease, WebsocketToken
 from ..models.transfer import TransferState
 from ..queries import older_than
 from . import leases, logins, placement, procedures
@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 NAME = "upkeep"
 LEASE_S = 60.0
 TOKEN_LIFE_S = 60.0
-OVERLOOKED_S = 5.0
 TRANSFER_SILENCE_S = 3600.0
 """A transfer that told nothing for so long has nobody who carries it on."""
 
@@ -38,14 +37,6 @@ def run(holder: str) -> bool:
     procedures.expire()
     logins.forget_old()
     return True
-
-
-def overlooked() -> list[tuple[int, int, str]]:
-    """Procedures whose nudge was lost: (id, cluster's id, kind); whoever looks runs them.
-
-    A bootstrap is not among them: its request stands in the link's row too, for the holder.
-    """
-    return procedures.waiting((Kind.HOST_KEYS, Kind.TEST), OVERLOOKED_S)
 
 
 def take(holder: str) -> bool:

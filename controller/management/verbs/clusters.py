@@ -6,7 +6,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from ... import errors, queries
+from ... import descriptions, errors, queries
 from ...models import HpcCluster, LinkState
 from ...services import clusters
 from . import host_keys, registration, waits
@@ -68,13 +68,13 @@ def test(console: Console, options: Namespace) -> int:
     finally:
         if options.json:
             procedure.refresh_from_db()
-            console.document(queries.describe_procedure(procedure))
+            console.document(descriptions.describe_procedure(procedure))
     return 0
 
 
 def list_all(console: Console, options: Namespace) -> int:
     """All clusters."""
-    found = [queries.describe_cluster(cluster) for cluster in HpcCluster.objects.all()]
+    found = [descriptions.describe_cluster(cluster) for cluster in HpcCluster.objects.all()]
     if options.json:
         console.document(found)
         return 0
@@ -88,7 +88,7 @@ def list_all(console: Console, options: Namespace) -> int:
 def show(console: Console, options: Namespace) -> int:
     """One cluster: its link, its logins, its host keys, what was done to it last."""
     cluster = find(options.name)
-    described = queries.describe_cluster(cluster)
+    described = descriptions.describe_cluster(cluster)
     if options.json:
         console.document(described)
         return 0

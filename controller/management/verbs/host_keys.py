@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Collection
 from typing import Any
 
-from ... import errors, queries
+from ... import descriptions, errors, queries
 from ...models import HostKey, HpcCluster
 from ...services import host_keys
 from . import waits
@@ -50,7 +50,7 @@ def run(console: Console, options: Namespace, cluster: HpcCluster) -> int:
         _confirm_all(console, cluster, is_sure=options.yes)
     found = queries.host_keys_of(cluster)
     if options.json:
-        console.document([queries.describe_host_key(key) for key in found])
+        console.document([descriptions.describe_host_key(key) for key in found])
         return 0
     if not found:
         console.note(

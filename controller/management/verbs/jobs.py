@@ -11,7 +11,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from ... import conf, errors, queries
+from ... import conf, descriptions, errors, queries
 from ...lifecycle import JobStatus
 from ...models import HpcJob
 from ...services import files, jobs
@@ -58,7 +58,7 @@ def submit(console: Console, options: Namespace) -> int:
         )
     status = waits.wait(console, tell, [job.pk], options.limit) if options.wait else 0
     if options.json:
-        console.document(queries.describe_job(jobs.load(job.pk)))
+        console.document(descriptions.describe_job(jobs.load(job.pk)))
     return status
 
 
@@ -69,7 +69,7 @@ def list_some(console: Console, options: Namespace) -> int:
         rows = rows.filter(cluster=clusters.find(options.cluster))
     if options.status:
         rows = rows.filter(job_status__in=options.status)
-    found = [queries.describe_job(job) for job in rows[: options.limit]]
+    found = [descriptions.describe_job(job) for job in rows[: options.limit]]
     if options.json:
         console.document(found)
         return 0
@@ -80,7 +80,7 @@ def list_some(console: Console, options: Namespace) -> int:
 
 def show(console: Console, options: Namespace) -> int:
     """One job."""
-    described = queries.describe_job(jobs.load(options.id))
+    described = descriptions.describe_job(jobs.load(options.id))
     if options.json:
         console.document(described)
         return 0
@@ -101,7 +101,7 @@ def wait(console: Console, options: Namespace) -> int:
     tell = console.note if options.json else console.line
     status = waits.wait(console, tell, options.ids, options.limit)
     if options.json:
-        console.document([queries.describe_job(jobs.load(job_id)) for job_id in options.ids])
+        console.document([descriptions.describe_job(jobs.load(job_id)) for job_id in options.ids])
     return status
 
 
@@ -118,7 +118,7 @@ def delete(console: Console, options: Namespace) -> int:
 def events(console: Console, options: Namespace) -> int:
     """The job's history."""
     job = jobs.load(options.id)
-    found = [queries.describe_event(event) for event in job.events.all()]
+    found = [descriptions.describe_event(event) for event in job.events.all()]
     if options.json:
         console.document(found)
         return 0

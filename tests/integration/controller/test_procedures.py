@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.db.models import F
 
 from controller.models import ClusterLink, HpcCluster, Kind, Procedure, ProcedureState, Step
-from controller.services import clusters, procedures, upkeep
+from controller.services import clusters, procedures
 
 
 def age(seconds: float) -> None:
@@ -75,13 +75,14 @@ def test_a_procedure_whose_worker_is_gone_is_ended(cluster: HpcCluster) -> None:
 
 
 def test_a_request_whose_nudge_was_lost_is_found(cluster: HpcCluster) -> None:
-    asked = [procedures.request(cluster, kind) for kind in (Kind.TEST, Kind.HOST_KEYS)]
+    kinds = (Kind.TEST, Kind.HOST_KEYS)
+    asked = [procedures.request(cluster, kind) for kind in kinds]
     procedures.request(cluster, Kind.BOOTSTRAP)
-    assert upkeep.overlooked() == []
-    age(upkeep.OVERLOOKED_S + 1)
-    assert upkeep.overlooked() == [(one.pk, cluster.pk, one.kind) for one in asked]
+    assert procedures.waiting(kinds, 5) == []
+    age(6)
+    assert procedures.waiting(kinds, 5) == [(one.pk, cluster.pk, one.kind) for one in asked]
     procedures.claim(asked[0].pk, "w")
-    assert [found[0] for found in upkeep.overlooked()] == [asked[1].pk]
+    assert [found[0] for found in procedures.waiting(kinds, 5)] == [asked[1].pk]
 
 
 def test_a_bootstrap_waits_for_as_long_as_its_request_stands(cluster: HpcCluster) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from controller import queries
+from controller import descriptions, queries
 from controller.lifecycle import JobStatus
 from controller.models import ClusterLink, HpcCluster, HpcJob
 from controller.services import jobs, links
@@ -78,7 +78,7 @@ def test_descriptions_are_json_and_tell_all(
     job = make_job(JobStatus.PENDING, cluster=cluster, nodes=2)
     jobs.block(job.pk, "limits", "full", jobs.in_future(60))
     job.refresh_from_db()
-    described = json.loads(json.dumps(queries.describe_job(job)))
+    described = json.loads(json.dumps(descriptions.describe_job(job)))
     assert (described["id"], described["status"], described["cluster"]) == (
         job.pk,
         "PENDING",
@@ -86,7 +86,7 @@ def test_descriptions_are_json_and_tell_all(
     )
     assert described["resources"] == {"nodes": 2}
     assert described["blocked"]["reason"] == "limits"
-    whole = json.loads(json.dumps(queries.describe_cluster(cluster)))
+    whole = json.loads(json.dumps(descriptions.describe_cluster(cluster)))
     assert whole["connected"] is True
     assert whole["link"]["daemon_host"] == "login1"
     assert whole["backlog"] == {"PENDING": 1}
@@ -95,7 +95,7 @@ def test_descriptions_are_json_and_tell_all(
 def test_a_cluster_without_a_link_row_is_described_too(cluster: HpcCluster) -> None:
     ClusterLink.objects.all().delete()
     found = HpcCluster.objects.get(pk=cluster.pk)
-    assert queries.describe_cluster(found)["link"] is None
+    assert descriptions.describe_cluster(found)["link"] is None
     assert not found.is_connected()
 
 
@@ -115,5 +115,5 @@ def test_confirmation_is_by_poll_for_what_the_scheduler_holds(
     assert confirmed[ended.pk] is None
     for job in (running, ended):
         told = confirmed[job.pk]
-        shown = queries.describe_job(job)["last_confirmed"]
+        shown = descriptions.describe_job(job)["last_confirmed"]
         assert shown == (told.isoformat() if told else None)
