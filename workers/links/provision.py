@@ -8,7 +8,6 @@ from typing import Any
 
 from . import bridge, carriers, steps
 
-STATUS_LIMIT_S = 30.0
 SETTLE_S = 1.5
 """What ends the processes of a login runs after it, at a pace of its own that nothing tells."""
 
@@ -52,11 +51,7 @@ def _identity(
     carrier: carriers.Carrier, installation: bridge.Installation, key: str
 ) -> tuple[Any, ...] | None:
     """What no other daemon has; None if none answers."""
-    channel = carrier.open(installation.command("status", key, "--json"))
-    try:
-        said = bridge.read_json_line(channel, STATUS_LIMIT_S)
-    finally:
-        channel.close()
+    said = bridge.status(carrier, installation, key)
     daemon = said.get("daemon")
     if said.get("status") != "connected" or not isinstance(daemon, dict):
         return None

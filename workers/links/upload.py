@@ -67,6 +67,11 @@ def look(carrier: carriers.Carrier, installation: bridge.Installation, archive: 
     )
 
 
+def stub() -> str:
+    """The text of client.py, which runs the archive that is current."""
+    return (REMOTE / "client_stub.py").read_text()
+
+
 def put(
     carrier: carriers.Carrier,
     installation: bridge.Installation,
@@ -78,8 +83,7 @@ def put(
     Never over an installation by hand: `look` first. The one that was current stays, and so do
     those named by `kept` and those that daemons run from.
     """
-    stub = (REMOTE / "client_stub.py").read_text()
-    words = (installation.client_path.rstrip("/"), archive.name, archive.sha256, stub, *kept)
+    words = (installation.client_path.rstrip("/"), archive.name, archive.sha256, stub(), *kept)
     _ask(carrier, installation, ("put", *words), archive.data, PUT_LIMIT_S)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from cluster_client import socket_directory
 from cluster_client.protocol import messages
+from ops import zipapp
 from tests import pythons
 from tests.integration.cluster_client_front.harness import (
     SOURCE,
@@ -377,21 +376,27 @@ def test_a_full_disk_under_the_log_does_not_kill_the_daemon(installation: Instal
 # Forms of the program ----------------------------------------------------------------------------
 
 
-def test_the_client_runs_from_a_zipapp(client_python: Path, short_directory: Path) -> None:
-    source = short_directory / "source"
-    shutil.copytree(SOURCE, source / "cluster_client", ignore=shutil.ignore_patterns("venv", "__*"))
-    shutil.copy(SOURCE / "__init__.py", source / "cluster_client")
-    shutil.copy(SOURCE / "__main__.py", source / "__main__.py")
-    packed = short_directory / "client-1.pyz"
-    subprocess.run([sys.executable, "-m", "zipapp", source, "-o", packed], check=True, timeout=60)
+def test_the_client_runs_from_the_files_of_ops_zipapp(
+    client_python: Path, short_directory: Path
+) -> None:
+    directory = short_directory / "client"
+    assert zipapp.main(directory) == 0
+    (packed,) = directory.glob("client-*.pyz")
     environment = {"HPC_ALLOW_ROOT": "1", "PATH": "/usr/bin:/bin"}
+    for program in (directory / "client.py", packed):
+        done = subprocess.run(
+            [client_python, program, "status", "portal.1", "--json"],
+            capture_output=True,
+            env=environment,
+        )
+        found = json.loads(done.stdout)
+        assert found["status"] == "none", done.stderr
+        assert packed.name == f"client-{found['installed']['build_hash']}.pyz"
     done = subprocess.run(
-        [client_python, packed, "dial", "portal.1"], capture_output=True, env=environment
+        [client_python, directory / "client.py", "selftest"], capture_output=True, env=environment
     )
-    assert b'"status": "none"' in done.stdout, done.stderr
-    done = subprocess.run([client_python, packed, "selftest"], capture_output=True, env=environment)
     assert done.returncode == 0, done
-    assert f"state directory: {short_directory}/state".encode() in done.stdout
+    assert f"state directory: {directory}/state".encode() in done.stdout
 
 
 def test_dial_starts_fast_and_needs_no_package(installation: Installation) -> None:

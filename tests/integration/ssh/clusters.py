@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from cluster_client.protocol import messages
@@ -16,6 +19,7 @@ from ops import processes, sshd
 from workers.links import (
     bridge,
     carriers,
+    client_archive,
     connection,
     ssh_carrier,
     steps,
@@ -26,6 +30,7 @@ from workers.operations import bootstrap, connecting
 
 from .site import Site
 
+CHECKOUT = Path(__file__).parents[3]
 KEY = "portal.1"
 QUICK = {
     "HPC_SCHEDULER_CLASS": "local",
@@ -193,3 +198,18 @@ def bring_up(cluster: Cluster, **options: Any) -> float:
         )
         assert run_job(link, listener, tag).data["exit_code"] == 3
     return took_s
+
+
+def install_by_hand(cluster: Cluster) -> Path:
+    """What a person has who followed the client's README; its `venv/`."""
+    ignored = shutil.ignore_patterns("__pycache__", "state", "jobs", "log", "venv")
+    shutil.copytree(CHECKOUT / "cluster_client", cluster.path, ignore=ignored)
+    venv = cluster.path / "venv"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    websockets = Path(client_archive._directory("websockets"))
+    shutil.copytree(websockets, packages / "websockets")
+    for info in websockets.parent.glob("websockets-*.dist-info"):
+        shutil.copytree(info, packages / info.name)
+    cluster.site.give(cluster.account, cluster.path)
+    return venv

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +22,8 @@ from workers.links import (
     upload,
 )
 
-from .clusters import KEY, Cluster, bring_up, greeted, outcomes, reach
+from .clusters import KEY, Cluster, bring_up, greeted, install_by_hand, outcomes, reach
 from .site import Site, frozen
-
-CHECKOUT = Path(__file__).parents[3]
-
 
 # The client ---------------------------------------------------------------------------------------
 
@@ -159,16 +156,7 @@ def test_installation_by_hand_is_used_as_it_stands(
     make: Callable[..., Cluster], archive: client_archive.Archive
 ) -> None:
     cluster = make("by-hand")
-    ignored = shutil.ignore_patterns("__pycache__", "state", "jobs", "log", "venv")
-    shutil.copytree(CHECKOUT / "cluster_client", cluster.path, ignore=ignored)
-    venv = cluster.path / "venv"
-    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", str(venv)], check=True)
-    (packages,) = venv.glob("lib/python*/site-packages")
-    websockets = Path(client_archive._directory("websockets"))
-    shutil.copytree(websockets, packages / "websockets")
-    for info in websockets.parent.glob("websockets-*.dist-info"):
-        shutil.copytree(info, packages / info.name)
-    cluster.site.give(cluster.account, cluster.path)
+    venv = install_by_hand(cluster)
     before = sorted(path.name for path in cluster.path.iterdir())
     bring_up(cluster)
     assert "Upload the client" not in outcomes(cluster)
@@ -186,8 +174,17 @@ def test_upgrade_keeps_the_one_before_and_can_go_back(
 ) -> None:
     cluster = make("upgrade")
     others = [client_archive.Archive(archive.data + bytes([n])) for n in range(3)]
+    neighbour = client_archive.Archive(archive.data + b"of another portal")
+    registry = cluster.path / "state" / "other.1" / "registry"
+    registry.parent.mkdir(parents=True)
+    registry.write_text(json.dumps({"build_hash": neighbour.build_hash}))
+    left = [cluster.path / f"{name}.12-ab.new" for name in ("client.py", others[0].name)]
+    for path in left:
+        path.touch()
+    os.utime(left[0], (0, 0))
+    cluster.site.give(cluster.account, cluster.path)
     with cluster.carrier() as carrier:
-        for one in others:
+        for one in [neighbour, *others]:
             upload.put(carrier, cluster.installation, one)
         assert upload.look(carrier, cluster.installation, others[-1]).current == others[-1].name
         upload.use(carrier, cluster.installation, others[-2].name)
@@ -195,7 +192,8 @@ def test_upgrade_keeps_the_one_before_and_can_go_back(
         with pytest.raises(errors.CannotConnect):
             upload.use(carrier, cluster.installation, others[0].name)
     kept = {path.name for path in cluster.path.glob("*.pyz")}
-    assert kept == {others[-1].name, others[-2].name}
+    assert kept == {neighbour.name, others[-1].name, others[-2].name}
+    assert [path.exists() for path in left] == [False, True]
 
 
 def test_archive_that_was_damaged_is_put_aside(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -24,10 +22,8 @@ from workers.links import (
     upload,
 )
 
-from .clusters import KEY, Cluster, greeted
+from .clusters import KEY, Cluster, greeted, install_by_hand
 
-CHECKOUT = Path(__file__).parents[3]
-BY_HAND_WITHOUT = shutil.ignore_patterns("__pycache__", "state", "jobs", "log", "venv")
 HELLO = messages.Hello(messages.VERSIONS, "portal", 1, epoch=1, generation=1)
 VERSIONS = "cluster_client/protocol/messages.py", "VERSIONS = (1,)"
 SLOW_SUBMIT = (
@@ -239,14 +235,24 @@ def test_a_client_that_is_too_old_is_replaced_unasked(
     assert server.serving() == (archive.build_hash, 2)
 
 
-def test_an_unfit_installation_by_hand_is_for_a_person(
+def test_an_installation_by_hand_is_a_persons_to_update(
     server: Server, archive: client_archive.Archive
 ) -> None:
     path = server.cluster.path
-    shutil.copytree(CHECKOUT / "cluster_client", path, ignore=BY_HAND_WITHOUT)
+    install_by_hand(server.cluster)
+    with server.cluster.carrier() as carrier:
+        server.start(carrier).close()
+    assert not server.upgrade(archive).is_changed
+    # The person updates it: the next bootstrap starts the daemon anew.
+    file = path / "errors.py"
+    file.write_text(file.read_text() + "# newer\n")
+    assert not server.upgrade(archive, is_requested=False).is_changed
+    assert server.serving()[1] == 1
+    assert server.upgrade(archive).is_changed
+    assert server.serving()[1] == 2
+    # To a release that is none of ours: a sentence, whoever asks.
     file = path / "protocol" / "messages.py"
     file.write_text(file.read_text().replace(VERSIONS[1], "VERSIONS = (99,)"))
-    server.cluster.site.give(server.cluster.account, path)
     files = sorted(path.rglob("*.py"))
     for is_requested in (False, True):
         with pytest.raises(errors.CannotConnect, match="installed by hand") as caught:
@@ -255,4 +261,4 @@ def test_an_unfit_installation_by_hand_is_for_a_person(
         assert str(path) in str(caught.value)
     assert sorted(path.rglob("*.py")) == files
     assert not list(path.glob("*.pyz"))
-    assert server.generation == 0
+    assert server.generation == 2

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Callable, Optional
 
@@ -25,6 +26,7 @@ STUB = "client.py"
 CURRENT = "current"
 PACKAGE = "__init__.py"
 STUB_MARK = "HPC-CLIENT-STUB"
+DAY_S = 86_400
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 Answer = dict[str, Any]
@@ -86,9 +88,21 @@ def use(directory: str, name: str) -> Answer:
 
 def remove_archives(directory: str, kept: set[str]) -> None:
     """Remove all but those that are kept; two installers may be at it at once."""
-    for one in archives(directory) - kept:
+    for one in archives(directory) - kept | abandoned(directory):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(directory, one))
+
+
+def abandoned(directory: str) -> set[str]:
+    """What killed installers left a day ago or more, and archives that a disk has damaged."""
+    found = set()
+    for one in os.listdir(directory):
+        is_ours = one.startswith((f"{STUB}.", f"{CURRENT}.", "client-"))
+        if is_ours and (one.endswith(".new") or ".damaged-" in one):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - os.lstat(os.path.join(directory, one)).st_mtime > DAY_S:
+                    found.add(one)
+    return found
 
 
 def archives(directory: str) -> set[str]:

@@ -39,6 +39,13 @@ class Answering:
     def close(self) -> None: ...
 
 
+class Noisy(Answering):
+    """One whose account has a profile that talks."""
+
+    def __init__(self, **answer: object) -> None:
+        self._said = b"Welcome!\n[1]\n{}\n" + json.dumps(answer).encode() + b"\n"
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "is_transient", "words"),
     [
@@ -56,6 +63,13 @@ def test_a_failure_is_told_by_its_cause(
         upload.use(carrier, PLACE, "client-1.pyz")
     assert (caught.value.reason, caught.value.transient) == (reason, is_transient)
     assert (caught.value.pause_s > 0) == (reason == "disk_full")
+
+
+def test_the_status_is_found_behind_what_a_profile_prints() -> None:
+    said = bridge.status(Answering(status="none"), PLACE, "portal.1")
+    assert said == {"status": "none"}
+    noisy = Noisy(status="stale")
+    assert bridge.status(noisy, PLACE, "portal.1")["status"] == "stale"
 
 
 def test_a_client_without_the_archive_that_is_current_is_not_usable() -> None:
