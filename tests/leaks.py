@@ -147,7 +147,7 @@ class Shown:
 class Processes:
     """Looks at all processes of this machine again and again, whosever they are."""
 
-    def __init__(self, words: Words, pause_s: float = 0.02) -> None:
+    def __init__(self, words: Words, pause_s: float = 0.04) -> None:
         self._words = words
         self._pause_s = pause_s
         self._shown: set[Shown] = set()

@@ -87,6 +87,9 @@ def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:
     if not serves_us(_queues(app, options or {})):
         return
     refuse_unsafe()
+    from . import inspection  # loads what only workers need
+
+    inspection.hide_passwords()
     for name, value in SETTINGS.items():
         merged = {**(app.conf[name] or {}), **value} if isinstance(value, dict) else value
         app.conf[name] = merged

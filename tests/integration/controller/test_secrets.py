@@ -36,8 +36,9 @@ def make(db: None, settings: Settings) -> Callable[..., HpcCluster]:
 
     def make_one(name: str = "north", by: str = NEW, **fields: Any) -> HpcCluster:
         kept, settings.HPC_SECRET_KEYS = settings.HPC_SECRET_KEYS, by
-        columns = {"key": SECRET, "password": SECRET, **fields}
-        cluster = HpcCluster.objects.create(name=name, host_name="h", client_path="/x", **columns)
+        columns = {"host_name": "localhost", "carrier": "local", "client_path": "/x"}
+        columns |= {"key": SECRET, "password": SECRET, **fields}
+        cluster = HpcCluster.objects.create(name=name, **columns)
         settings.HPC_SECRET_KEYS = kept
         return cluster
 
