@@ -25,6 +25,10 @@ cores, in MB/s of one download.
 11. Of several sessions that are refused at once each is told so: paramiko keeps one exception for
     all, and who comes second would take the connection for broken.
     Source: paramiko/transport.py of 5.1, open_channel and get_exception
+12. Nothing is sent on a channel after its CLOSE. A thread that says EOF may be overtaken by the
+    transport's thread that answers the server's CLOSE, mostly during a rekey; the server then ends
+    the whole connection: "ieof packet referred to nonexistent channel".
+    Source: https://www.rfc-editor.org/rfc/rfc4254#section-5.3
 """
 
 from __future__ import annotations
@@ -49,8 +53,9 @@ PACKET_BYTES = 32 << 10
 FIRST_CHANNEL_MESSAGE = 80
 """Messages below are those of transport, key exchange and login.
 Source: https://www.rfc-editor.org/rfc/rfc4250#section-4.1.2"""
+ON_A_CHANNEL = range(common.MSG_CHANNEL_WINDOW_ADJUST, common.MSG_CHANNEL_FAILURE + 1)
 EXCEPTION_TAKEN = "Unable to open channel."
-ANOTHERS_REFUSAL = (4, common.CONNECTION_FAILED_CODE[4])
+ANOTHERS_REFUSAL = (2, common.CONNECTION_FAILED_CODE[2])
 LOG_CHANNEL = "workers.links.paramiko"
 """paramiko logs each failed login as an error with its stack. We raise an error that says more."""
 logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL)
@@ -102,6 +107,8 @@ class Transport(paramiko.Transport):
         self._accepts = accepts
         self._preferred_keys = tuple(key_algorithms)
         self._deferred: list[Message] = []
+        self._closed: set[int] = set()
+        self._sending = threading.Lock()
         self.offered_key_algorithms: tuple[str, ...] = ()
         self.farewell = ""
 
@@ -129,6 +136,15 @@ class Transport(paramiko.Transport):
         if self._must_wait(data):
             self._deferred.append(data)
         else:
+            self._send_unless_closed(data)
+
+    def _send_unless_closed(self, data: Message) -> None:  # 12
+        kind, channel = _address(data)
+        with self._sending:
+            if kind in ON_A_CHANNEL and channel in self._closed:
+                return
+            if kind == common.MSG_CHANNEL_CLOSE:
+                self._closed.add(channel)
             super()._send_message(data)  # type: ignore[misc]
 
     def _send_user_message(self, data: Message) -> None:
@@ -187,7 +203,9 @@ class Transport(paramiko.Transport):
 
     def _open_session(self, limit_s: float) -> paramiko.Channel:
         try:
-            return self.open_session(timeout=limit_s)
+            channel = self.open_session(timeout=limit_s)
+            self._closed.discard(channel.remote_chanid)  # the server gives out its numbers again
+            return channel
         except paramiko.ChannelException:
             raise
         except paramiko.SSHException as problem:
@@ -231,6 +249,12 @@ class Transport(paramiko.Transport):
         message.add_boolean(False)
         message.add_string(name)
         self._send_user_message(message)
+
+
+def _address(message: Message) -> tuple[int, int]:
+    """The kind of a message, and the channel that it goes to if it goes to one."""
+    with message.packet.getbuffer() as view:
+        return view[0], int.from_bytes(view[1:5], "big")
 
 
 def window_bytes(round_trip_s: float) -> int:
