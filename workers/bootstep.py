@@ -24,7 +24,7 @@ from controller import conf, errors, publish
 
 from .links.connector import Pace
 from .links.keeper import Keeper
-from .operations import faults, records, registry
+from .operations import faults, files, records, registry
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,16 @@ class KeeperStep(bootsteps.StartStopStep):
         self.stop(worker)
 
 
+class DataStep(bootsteps.StartStopStep):
+    """Has a worker of the queue `files` log out of the clusters when it ends."""
+
+    def include_if(self, worker: Any) -> bool:
+        return publish.FILES_QUEUE in worker.app.amqp.queues.consume_from
+
+    def create(self, worker: Any) -> None:
+        signals.worker_shutdown.connect(_log_out, weak=False)
+
+
 class QueuesStep(bootsteps.StartStopStep):
     """Consumes the queues of the links that are up, whenever a consumer (re)starts."""
 
@@ -169,3 +179,7 @@ def _on_shutdown(**_: Any) -> None:
     if keeper is not None:
         keeper.close()
         registry.set_keeper(None)
+
+
+def _log_out(**_: Any) -> None:
+    files.close()

@@ -60,6 +60,7 @@ def install(app: Celery) -> None:
     app.autodiscover_tasks(["workers"], related_name="tasks")
     # By name: loaded when a worker starts, after Django.
     app.steps["worker"].add("workers.bootstep:KeeperStep")
+    app.steps["worker"].add("workers.bootstep:DataStep")
     app.steps["consumer"].add("workers.bootstep:QueuesStep")
     signals.celeryd_init.connect(_prepare, dispatch_uid="workers.install.prepare", weak=False)
     offer_ssh()

@@ -48,6 +48,8 @@ class _Connection:
     transport: Transport
     channels: int = 0
     limit: int = SESSIONS
+    refused_since: float = math.inf
+    """No session was opened from then on, with none of ours open (clock.now())."""
 
     @property
     def has_room(self) -> bool:
@@ -163,18 +165,18 @@ class SshCarrier:
 
     def _execute(self, command: str, ends_at: float) -> tuple[_Connection, paramiko.Channel]:
         """A session that runs `command`, on a connection with room for it."""
-        settles_at = ends_at
         while True:
             connection = self._with_room(ends_at)
             try:
                 limit_s = min(CHANNEL_LIMIT_S, _left_s(ends_at) * OPENING_SHARE)
-                return connection, connection.transport.execute(command, limit_s)
+                channel = connection.transport.execute(command, limit_s)
+                connection.refused_since = math.inf
+                return connection, channel
             except paramiko.ChannelException as problem:
-                settles_at = min(settles_at, clock.now() + SETTLE_LIMIT_S)
                 self._gone(connection)
                 if connection.channels:
                     connection.limit = connection.channels  # another connection, or a later time
-                elif clock.now() > settles_at:
+                elif self._is_refused(connection):
                     self._drop(connection)
                     raise _no_session(problem) from None
                 else:
@@ -186,6 +188,11 @@ class SshCarrier:
                 raise errors.CannotConnect(
                     "ssh_broken", f"The SSH connection broke: {words.rstrip('.')}."
                 ) from problem
+
+    def _is_refused(self, connection: _Connection) -> bool:
+        with self._changed:
+            connection.refused_since = min(connection.refused_since, clock.now())
+            return clock.now() > connection.refused_since + SETTLE_LIMIT_S
 
     def _with_room(self, ends_at: float) -> _Connection:
         """A connection on which a place is taken for the caller; made if there is none."""

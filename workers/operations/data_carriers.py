@@ -111,6 +111,7 @@ class DataCarriers(Generic[Plan]):
             self._changed.notify_all()
         for one in kept:
             one.carrier.close()
+        logger.info("data.logged_out", extra={"count": len(kept)})
 
     def count(self) -> int:
         """How many connections are open."""

@@ -18,11 +18,13 @@ from typing import Any
 from cluster_client.protocol import messages
 from controller import conf
 from controller import errors as controller_errors
+from controller.models import Carrier
 from controller.services import files as file_services
 from controller.services import jobs
 
 from ..links import bridge, carriers, clock, data, errors, ssh_errors
-from . import bootstrap, reach
+from . import bootstrap, data_carriers, data_places, reach
+from .plans import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,14 @@ class Seats:
 
 
 seats = Seats()
+connections = data_carriers.DataCarriers(
+    data_places.read, data_places.make, lambda: conf.get().data_idle_s
+)
+
+
+def close() -> None:
+    """Log out of all clusters: the worker stops."""
+    connections.close()
 
 
 def answer(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -158,27 +168,23 @@ Question = Callable[[str, data.DataLink], dict[str, Any]]
 def _ask(job_id: int, question: Question) -> dict[str, Any]:
     ends_at = clock.now() + ANSWER_LIMIT_S
     job = jobs.load(job_id)
-    cluster_id = job.cluster_id
-    if cluster_id is None:
+    cluster = job.cluster
+    if cluster is None:
         raise controller_errors.NotFound(f"Job {job_id} has no cluster yet.")
 
-    def over(carrier: carriers.Carrier, plan: bootstrap.Plan) -> dict[str, Any]:
+    def over(carrier: carriers.Carrier, plan: Plan) -> dict[str, Any]:
         with _linked(carrier, plan, ends_at) as link:
             return question(job.tag, link)
 
-    with seats.taken(cluster_id, conf.get().files_parallel):
-        plan = bootstrap.plan(cluster_id)
-        carrier = reach.carrier(plan, reach.FILES, reach.directly, plan.address, is_control=False)
-        try:
-            return over(carrier, plan)
-        finally:
-            carrier.close()
+    with seats.taken(cluster.pk, conf.get().files_parallel):
+        if reach.carrier_kind(cluster) == Carrier.SSH:
+            return connections.ask(cluster.pk, over, ends_at)
+        plan = bootstrap.plan(cluster.pk)
+        return over(reach.carrier(plan, reach.FILES, reach.directly), plan)
 
 
 @contextmanager
-def _linked(
-    carrier: carriers.Carrier, plan: bootstrap.Plan, ends_at: float
-) -> Iterator[data.DataLink]:
+def _linked(carrier: carriers.Carrier, plan: Plan, ends_at: float) -> Iterator[data.DataLink]:
     channel, marker = bridge.open_client(
         carrier,
         plan.installation,

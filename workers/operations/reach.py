@@ -7,6 +7,7 @@ gives, the writers' pool for links, a plain call for tasks.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -192,6 +193,7 @@ def carrier(
         resolver=_preferring(plan.address),
         gate=Gate(plan.cluster_id, purpose, run, plan.login_changed_at),
         is_control=is_control,
+        most_connections=math.inf if is_control else 1,
     )
 
 

@@ -25,7 +25,9 @@ def message(kind: int, channel: int) -> Message:
 @pytest.fixture
 def transport() -> Iterator[Transport]:
     """It sends nothing: nothing was negotiated."""
-    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
     made = Transport(BufferedSocket(ours), accepts=lambda *_: True, key_algorithms=("ssh-rsa",))
     yield made
     made.abort()
