@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from controller import errors, ssh_opener
 from controller.models import HpcCluster, LoginAttempt
-from controller.services import clusters, host_keys
+from controller.services import clusters, host_keys, logins
+from ops import sshd
+from tests.integration.controller.test_concurrency import at_once
 from workers import install
 from workers.operations import host_keys as looking
 
@@ -14,9 +17,14 @@ from .site import PASSWORD, USER, Site
 
 
 @pytest.fixture
-def cluster(site: Site, db: None) -> HpcCluster:
-    """A cluster on the site's server; no host key of it is confirmed."""
-    server = site.server()
+def server(site: Site) -> sshd.Sshd:
+    """A server whose log is of one test alone."""
+    return site.new_server()
+
+
+@pytest.fixture
+def cluster(server: sshd.Sshd, transactional_db: None) -> HpcCluster:
+    """A cluster on the server; no host key of it is confirmed."""
     install.offer_ssh()
     return clusters.register(
         name="site",
@@ -54,6 +62,32 @@ def test_a_refusal_is_told_once_to_the_cluster_and_then_by_the_row(cluster: HpcC
         with pytest.raises(errors.Refused, match=USER):
             cluster.get_ssh_connection()
     assert LoginAttempt.objects.get().outcome == "login_refused"
+
+
+def test_of_many_at_once_one_tries_and_all_hear_of_it(
+    cluster: HpcCluster, server: sshd.Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logins, "PATIENCE_S", 0.05)
+    confirm(cluster)
+
+    def try_it() -> str:
+        found = HpcCluster.objects.get()
+        try:
+            found.get_ssh_connection()[0].close()
+        finally:
+            connection.close()
+        return "good"
+
+    clusters.change(cluster, password="wrong")
+    said = at_once(*[try_it] * 5)
+    assert [type(problem) for problem in said] == [errors.Refused] * 5
+    assert sshd.wait_for_log(server, "Failed password")
+    assert server.log.count("Failed password") == 1
+    clusters.change(cluster, password=PASSWORD)
+    assert at_once(*[try_it] * 5) == ["good"] * 5
+    said = at_once(*[try_it] * 5)
+    assert [type(problem) for problem in said] == [errors.Unavailable] * 5
+    assert (server.log.count("Accepted password"), logins.spent(cluster.pk).last_minute) == (5, 6)
 
 
 def test_where_nobody_handed_in_a_way_it_is_said(
