@@ -95,6 +95,9 @@ def test_what_no_key_opens_is_blocked_while_the_rest_works(
         assert "HPC_SECRET_KEYS" in blocked.blocked_detail
         assert blocked.login_state == LoginState.UNTRIED
         assert blocked.not_before is not None
+        refused = portal.wait_over(clusters.test(foreign))
+        assert (refused.state, refused.reason) == (ProcedureState.FAILED, "cannot_decrypt")
+        assert "HPC_SECRET_KEYS" in refused.detail
         stack.wait_up(ours)
         job = stack.submit(ours)
         assert stack.wait_status(job).status is JobStatus.COMPLETED
@@ -126,10 +129,10 @@ class Run:
         self.stack = portal.stack
         self.commands = parts.enter_context(leaks.Commands(self.stack.redis))
         self.watch = parts.enter_context(leaks.Processes(words))
-        self.web = parts.enter_context(web.running(self.stack))
-        self.flower = parts.enter_context(flowers.running(self.stack))
         self.stack.start_worker()
         self.stack.start_worker(queues="files")
+        self.web = parts.enter_context(web.running(self.stack))
+        self.flower = parts.enter_context(flowers.running(self.stack))
         self.server = site.new_server()
         self.redis = parts.enter_context(redis.Redis.from_url(self.stack.redis.url))
         self.own = {child.pid for child in (self.web.child, self.flower.child, *self.stack.workers)}
