@@ -10,6 +10,8 @@ Rules:
 - The new client must answer a greeting. If it does not, the one before is made current again and
   runs, and the outcome says so. Since nothing but a person's request tries that build again,
   nobody needs to remember that it failed.
+- Whoever dies in between, or loses the way or the lease, leaves one of the two running and the new
+  one current: that is used as it stands, and the next request goes on from there.
 
 The one use, by the holder of the lease, before it connects (see docs/decisions/0008). `marker` is
 what `dial` said, or a Marker("no_client") if that failed with this reason; `elsewhere` was seen to
@@ -41,7 +43,7 @@ from typing import Any
 
 from cluster_client.protocol import messages
 
-from . import bridge, carriers, client_archive, clock, data, errors, steps, upload
+from . import bridge, carriers, client_archive, clock, data, errors, ssh_errors, steps, upload
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ INCOMPATIBLE = "incompatible"
 FAILED = "upgrade_failed"
 ANSWERS = frozenset({"stale_epoch", "wrong_instance"})
 """Refusals of a daemon that has understood the greeting: the link will see to them."""
+
+SSH_TROUBLE = frozenset({"ssh_broken", "ssh_busy"})
 
 Start = Callable[[], carriers.Channel]
 
@@ -193,14 +197,9 @@ class _Upgrade:
         try:
             self._start_and_greet()
         except errors.LinkError as problem:
-            if not before:
+            if not before or _is_of_the_way(problem):
                 raise
             return self._go_back(archive, before, problem)
-        except BaseException:
-            # A generation that was refused, a lease that was lost: what runs shall be current.
-            if before:
-                upload.use(self._carrier, self._installation, before)
-            raise
         return Outcome(is_changed=True)
 
     def _start_and_greet(self) -> None:
@@ -235,6 +234,8 @@ class _Upgrade:
                     self._greet(self._start())
                 note.detail = f"{before} runs."
         except errors.LinkError as second:
+            if _is_of_the_way(second):
+                raise
             raise errors.CannotConnect(
                 FAILED,
                 f"{failed} before, {before}, could not be started again: {_clause(second)}. Jobs "
@@ -317,6 +318,12 @@ def _refuse_unfit(
         f"{what_to_do}.",
         transient=False,
     )
+
+
+def _is_of_the_way(problem: errors.LinkError) -> bool:
+    """Whether it says nothing of a client: the connection broke, or can't be made."""
+    is_ssh = isinstance(problem, errors.CannotConnect) and problem.reason in SSH_TROUBLE
+    return is_ssh or isinstance(problem, ssh_errors.LoginError)
 
 
 def _clause(problem: Exception) -> str:

@@ -21,8 +21,9 @@ from workers.links import (
     upgrade,
     upload,
 )
+from workers.operations import connecting
 
-from .clusters import KEY, Cluster, greeted, install_by_hand
+from .clusters import KEY, Cluster, World, greeted, install_by_hand
 
 HELLO = messages.Hello(messages.VERSIONS, "portal", 1, epoch=1, generation=1)
 VERSIONS = "cluster_client/protocol/messages.py", "VERSIONS = (1,)"
@@ -33,6 +34,16 @@ SLOW_SUBMIT = (
 )
 DIES = "cluster_client/daemon.py", "def start(self) -> None:", "def start(self, lacks) -> None:"
 MUTE = "cluster_client/handlers.py", "self._reply(request, self._greet(request.message))", "..."
+
+
+ALL_STEPS = (
+    "Log in",
+    "Look for the daemon",
+    "Look at the client",
+    "Upload the client",
+    "Start the daemon",
+    "Greet the daemon",
+)
 
 
 def doctored(
@@ -59,9 +70,12 @@ class Server:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.generation = 0
+        self.before_start: Callable[[], None] | None = None
 
     def start(self, carrier: carriers.Carrier) -> carriers.Channel:
         """A new daemon in any case, and a channel to it."""
+        if self.before_start is not None:
+            self.before_start()
         self.generation += 1
         document = {**self.cluster.plan().document, "generation": self.generation}
         said = bridge.start_daemon(carrier, self.cluster.installation, KEY, document, 60)
@@ -97,6 +111,15 @@ class Server:
                 greeting_limit_s=limit_s,
             )
 
+    def reach(self, *, is_asked: bool) -> tuple[str, int]:
+        """Build and generation that the link of a worker greets."""
+        world = Issuing(self)
+        approach = connecting.Approach(
+            self.cluster.plan(), world, is_asked=is_asked, is_forced=False
+        )
+        with greeted(approach.run()[0]) as (_, _, welcome):
+            return welcome.build_hash, welcome.generation
+
     def serving(self) -> tuple[str, int]:
         """Build and generation of the daemon."""
         daemon = self.cluster.status()["daemon"]
@@ -106,6 +129,18 @@ class Server:
         """Of the steps since the last call."""
         steps, self.cluster.steps[:] = list(self.cluster.steps), []
         return {step.name: step.outcome for step in steps}
+
+
+class Issuing(World):
+    """With the generations of its server."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.cluster)
+        self._server = server
+
+    def issue(self) -> int:
+        self._server.generation += 1
+        return self._server.generation
 
 
 @pytest.fixture
@@ -164,12 +199,14 @@ def test_an_upgrade_twice_changes_nothing(
         server.start(carrier).close()
     # Nobody has asked, and it fits: a worker of another release leaves it alone.
     assert not server.upgrade(archive, is_requested=False).is_changed
-    assert server.serving() == (older.build_hash, 1)
-    assert server.upgrade(archive).is_changed
-    assert set(server.outcomes().values()) == {"done"}
-    assert not server.upgrade(archive).is_changed
-    assert server.outcomes() == {"Look at the client": "done", "Upload the client": "skipped"}
-    assert server.serving() == (archive.build_hash, 2)
+    assert server.reach(is_asked=False) == (older.build_hash, 1)
+    assert "Upload the client" not in server.outcomes()
+    assert server.reach(is_asked=True) == (archive.build_hash, 2)
+    assert server.outcomes() == dict.fromkeys(ALL_STEPS, "done")
+    assert server.reach(is_asked=True) == (archive.build_hash, 2)
+    assert server.outcomes() == dict.fromkeys(ALL_STEPS[:3], "done") | {
+        "Upload the client": "skipped"
+    }
     kept = {path.name for path in server.cluster.path.glob("*.pyz")}
     assert kept == {older.name, archive.name}
 
@@ -192,9 +229,10 @@ def test_the_one_before_comes_back_if_the_new_one_does_not_greet(
     assert (server.cluster.path / "current").read_text().split()[0] == archive.name
 
 
-def test_a_refused_start_leaves_what_runs_alone(
+def test_a_start_that_fails_leaves_what_runs_alone(
     server: Server, older: client_archive.Archive, archive: client_archive.Archive
 ) -> None:
+    site = server.cluster.site
     server.generation = 7
     server.put(older)
     server.generation = 1  # a database from a backup: the client refuses, and tells the newest
@@ -203,6 +241,17 @@ def test_a_refused_start_leaves_what_runs_alone(
     assert "too old to start" in outcome.detail
     assert server.serving() == (older.build_hash, 8)
     assert (server.cluster.path / "current").read_text().split()[0] == older.name
+    # A connection that breaks says nothing of a client: there is no going back, and no verdict.
+    server.generation = 8
+    server.cluster.server = site.new_server()
+    server.before_start = server.cluster.server.stop
+    with pytest.raises(errors.CannotConnect) as caught:
+        server.upgrade(archive)
+    assert caught.value.reason in ("ssh_broken", "host_unreachable")
+    server.cluster.server, server.before_start = site.server(), None
+    assert server.serving() == (older.build_hash, 8)
+    assert server.upgrade(archive) == upgrade.Outcome(is_changed=True)
+    assert server.serving()[0] == archive.build_hash
 
 
 def test_a_client_newer_than_this_server_is_replaced_on_request_alone(
@@ -230,9 +279,11 @@ def test_a_client_newer_than_this_server_is_replaced_on_request_alone(
 def test_a_client_that_is_too_old_is_replaced_unasked(
     server: Server, archive: client_archive.Archive
 ) -> None:
-    server.put(doctored(archive, (*VERSIONS, "VERSIONS = (0,)")))
+    with server.cluster.carrier() as carrier:
+        older = doctored(archive, (*VERSIONS, "VERSIONS = (0,)"))
+        upload.put(carrier, server.cluster.installation, older)
     assert server.upgrade(archive, is_requested=False).is_changed
-    assert server.serving() == (archive.build_hash, 2)
+    assert server.serving() == (archive.build_hash, 1)
 
 
 def test_an_installation_by_hand_is_a_persons_to_update(
