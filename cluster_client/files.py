@@ -27,8 +27,8 @@ from . import (
     errors,
     host,
     registry,
-    serving,
     sources,
+    start_document,
 )
 from .protocol import messages
 from .protocol.errors import FrameTooLarge, ProtocolError
@@ -47,7 +47,7 @@ INTERNAL_ERROR = 1011
 def main(key: str) -> int:
     """Serve one data connection on stdio."""
     try:
-        document = configuration.read_document(serving.last_document(key), key)
+        document = configuration.read_document(start_document.last(key), key)
         settings = configuration.load(sources.client_path(), document)
         account.check_user(settings.allow_root)
     except errors.ClientError as error:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
-from . import configuration, dial, errors, host, lines, socket_directory, sources, starting
+from . import (
+    configuration,
+    dial,
+    errors,
+    host,
+    lines,
+    socket_directory,
+    sources,
+    start_document,
+    starting,
+)
 from .daemon import Daemon
-from .fence import Fence
-from .filesystem import Filesystem
 from .socket_directory import SocketDirectory
 from .stdio_socket import StdioSocket
-
-DOCUMENT = "document"
 
 
 def serve_detached(key: str, report: int, lock: int, path: str) -> int:
@@ -37,7 +42,7 @@ def serve_detached(key: str, report: int, lock: int, path: str) -> int:
 
 def serve_foreground(key: str) -> int:
     """`client.py serve`: the same by hand, with the document of the last start."""
-    raw = last_document(key)
+    raw = start_document.last(key)
     settings = configuration.load(sources.client_path(), configuration.read_document(raw, key))
     way = starting.make_way(settings)
     if isinstance(way, dict):
@@ -76,8 +81,7 @@ def _prepare(key: str, raw: dict[str, Any], directory: SocketDirectory) -> Daemo
     settings = configuration.load(sources.client_path(), configuration.read_document(raw, key))
     daemon = Daemon(settings, directory)
     daemon.start()
-    text = json.dumps(raw) + "\n"
-    Filesystem().write_durably(os.path.join(settings.state_directory, DOCUMENT), text.encode())
+    start_document.keep(settings.state_directory, raw)
     return daemon
 
 
@@ -85,21 +89,3 @@ def _started(daemon: Daemon) -> starting.Answer:
     entry = daemon.entry
     detail = f"The daemon of generation {entry.generation} runs, pid {entry.pid}."
     return starting.answer("started", entry.pid, entry.generation, detail)
-
-
-def last_document(key: str) -> dict[str, Any]:
-    """The start document of the last start; a plain one if there was none."""
-    instance, number = sources.parse_key(key)
-    state_directory = os.path.join(sources.state_root(sources.client_path()), key)
-    path = os.path.join(state_directory, DOCUMENT)
-    text = Filesystem().read(path)
-    if text is None:
-        generation = Fence(Filesystem(), state_directory, 1).read().generation
-        return {"instance_id": instance, "cluster_id": number, "generation": max(1, generation)}
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise errors.StoreDamaged(f"{path} is no JSON: {error}. Remove it.") from None
-    if not isinstance(found, dict):
-        raise errors.StoreDamaged(f"{path} is no start document. Remove it.")
-    return found
