@@ -118,10 +118,14 @@ class Accounts:
         """Let /etc/`name`, which must exist, read `text` for servers that start from now on."""
         (self.etc / name).write_text(text)
 
-    def around(self, argv: Sequence[str | Path]) -> list[str | Path]:
-        """The same program where these accounts exist, as on a machine of theirs."""
+    def around(self, argv: Sequence[str | Path], host_name: str = "") -> list[str | Path]:
+        """The same program where these accounts exist, as on a machine of theirs.
+
+        With `host_name` that machine has a name and a /tmp of its own.
+        """
         launcher = (sys.executable, "-I", "-S", PRIVATE_ETC)
-        return [*launcher, self.etc, self.small_disk, self.noexec_disk, "--", *argv]
+        disks = (self.small_disk, self.noexec_disk)
+        return [*launcher, self.etc, *disks, host_name, "--", *argv]
 
     def uids(self) -> set[int]:
         """The uids that nobody else on this machine has."""
@@ -164,7 +168,10 @@ class Accounts:
 
 
 class Sshd:
-    """One server at one address, with host keys and options of its own."""
+    """One server at one address, with host keys and options of its own.
+
+    With `host_name` it is a host of that name to its sessions, and its /tmp is not that of others.
+    """
 
     def __init__(
         self,
@@ -175,8 +182,10 @@ class Sshd:
         *,
         address: str = "127.0.0.1",
         port: int = 0,
+        host_name: str = "",
     ) -> None:
         self.directory = directory
+        self._host_name = host_name
         self.address = address
         self.port = port
         self.child: processes.Child | None = None
@@ -214,7 +223,7 @@ class Sshd:
         configuration.write_text(self._configuration())
         self.child = processes.start(
             "sshd",
-            self._accounts.around([find_sshd(), "-D", "-e", "-f", configuration]),
+            self._accounts.around([find_sshd(), "-D", "-e", "-f", configuration], self._host_name),
             log=self.directory / "sshd.log",
             environment={"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
         )

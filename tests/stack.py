@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,17 +108,25 @@ class Stack:
         return environment.of_children(os.environ, own)
 
     def start_worker(
-        self, extra: Mapping[str, str] | None = None, queues: str = "hpc"
+        self,
+        extra: Mapping[str, str] | None = None,
+        queues: str = "hpc",
+        around: Callable[[list[str]], Sequence[str | Path]] = lambda argv: argv,
     ) -> processes.Child:
-        """A worker process of its own name; it may still be starting."""
+        """A worker process of its own name; it may still be starting.
+
+        `around` may give it an environment of another kind, as sshd.Accounts.around does.
+        """
         number = len(self.workers) + 1
         child = processes.start(
             f"worker{number}",
-            [
-                *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
-                *("-Q", queues, "-P", "threads", "-c", "6", "-E", "--loglevel", "INFO"),
-                *("-n", f"w{number}-{os.getpid()}@localhost", "--without-mingle"),
-            ],
+            around(
+                [
+                    *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
+                    *("-Q", queues, "-P", "threads", "-c", "6", "-E", "--loglevel", "INFO"),
+                    *("-n", f"w{number}-{os.getpid()}@localhost", "--without-mingle"),
+                ]
+            ),
             environment=self.environment(extra),
             directory=CHECKOUT,
             log=self.log_of(number),

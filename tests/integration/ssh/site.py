@@ -19,12 +19,39 @@ HOST_KEY_TYPES = ("ed25519", "ecdsa", "rsa")
 USER = "ada"
 
 
+SESSION_END = """\
+[ "$PAM_TYPE" = close_session ] && [ -e {directory}/$PAM_USER ] || exit 0
+exec /usr/bin/python3 -I {directory}/kill.py {directory}/$PAM_USER
+"""
+KILL = """\
+import os, pathlib, sys
+
+def started_at(entry):
+    return int((entry / "stat").read_bytes().rpartition(b")")[2].split()[19])
+
+home = pathlib.Path(sys.argv[1]).read_bytes()
+now = started_at(pathlib.Path("/proc/self"))
+for entry in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        if home in (entry / "cmdline").read_bytes() and started_at(entry) < now:
+            os.kill(int(entry.name), 9)
+    except OSError:
+        pass
+"""
+"""By the home's path on the command line: an ordinary user's accounts are all that user."""
+
+
 class Site:
     """Makes and keeps what costs time: keys, and servers that several tests may share."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.accounts = sshd.Accounts(directory / "accounts")
+        self._ended_at_log_out = directory / "ended-at-log-out"
+        self._ended_at_log_out.mkdir()
+        self.accounts = sshd.Accounts(
+            directory / "accounts",
+            f"{sshd.PAM_RULES}session optional pam_exec.so quiet /bin/sh {self._session_end()}\n",
+        )
         self.host_keys = [
             sshd.make_key(directory / f"host-{kind}", kind, bits=2048 if kind == "rsa" else 0)
             for kind in HOST_KEY_TYPES
@@ -53,6 +80,18 @@ class Site:
         authorized = [sshd.public_line(self.key)]
         made = sshd.Account(name, place, authorized=authorized, shell=shell, **fields)  # type: ignore[arg-type]
         return self.accounts.add(made)
+
+    def end_at_log_out(self, account: sshd.Account) -> None:
+        """Let the host kill at each log-out what the account's sessions have left running."""
+        (self._ended_at_log_out / account.name).write_text(str(account.home))
+
+    def _session_end(self) -> Path:
+        """What PAM runs at the end of each session, as systemd-logind does with
+        KillUserProcesses."""
+        script = self.directory / "session-end"
+        script.write_text(SESSION_END.format(directory=self._ended_at_log_out))
+        (self._ended_at_log_out / "kill.py").write_text(KILL)
+        return script
 
     def give(self, account: sshd.Account, path: Path) -> None:
         """Make `path` and all below it belong to the account."""
@@ -86,6 +125,7 @@ class Site:
         address: str = "127.0.0.1",
         port: int = 0,
         accounts: sshd.Accounts | None = None,
+        host_name: str = "",
     ) -> sshd.Sshd:
         """A running server for one test; it may stop it."""
         made = sshd.Sshd(
@@ -95,6 +135,7 @@ class Site:
             options,
             address=address,
             port=port,
+            host_name=host_name,
         )
         made.start()
         self._servers.append(made)
