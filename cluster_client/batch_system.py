@@ -137,6 +137,7 @@ class BatchSystem:
             executable=commands.which(command.argv[0], environment),
             directory=command.directory,
             umask=command.umask,
+            soft_limits=self._environment.limits_for_jobs() if kind == "submit" else {},
             limit_s=limit_s,
             stdin=command.stdin,
             on_start=on_start,

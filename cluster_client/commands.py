@@ -12,9 +12,10 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Callable, Optional
 
-from cluster_client import errors
+from cluster_client import errors, limits
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def run(
     executable: Optional[str] = None,
     directory: str = "/",
     umask: Optional[int] = None,
+    soft_limits: limits.Limits = MappingProxyType({}),
     on_start: Optional[Callable[[], None]] = None,
 ) -> Finished:
     """Run `argv` and wait for its end; its outputs are decoded, undecodable bytes kept escaped.
@@ -54,7 +56,7 @@ def run(
     with _memory_file("in") as inp, _memory_file("out") as out, _memory_file("err") as err:
         os.write(inp, stdin.encode("utf-8", "surrogateescape"))
         os.lseek(inp, 0, os.SEEK_SET)
-        place = _Place(directory, -1 if umask is None else umask)
+        place = _Place(directory, -1 if umask is None else umask, soft_limits)
         process = _start(argv, dict(environment), executable, (inp, out, err), place)
         try:
             if on_start is not None:
@@ -91,10 +93,11 @@ def _text(descriptor: int) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a command starts; umask -1: our own."""
+    """Where a command starts; umask -1: our own, as are the limits that are not named."""
 
     directory: str
     umask: int
+    soft_limits: limits.Limits
 
 
 def _start(
@@ -106,7 +109,8 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
-    def die_with_parent() -> None:
+    def prepare() -> None:
+        limits.take_on(place.soft_limits)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died between fork and prctl
             os._exit(127)
@@ -122,7 +126,7 @@ def _start(
             cwd=place.directory,
             umask=place.umask,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 (two system calls, nothing that locks)
+            preexec_fn=prepare,  # noqa: PLW1509 (system calls alone, nothing that locks)
         )
     except (OSError, ValueError) as error:
         raise errors.CommandFailed(f"{argv[0]} could not be started: {error}.") from error

@@ -306,11 +306,14 @@ def _login_of(settings: EngineSettings) -> LoginEnvironment:
     """Where set-up commands are asked for, nothing may run without them."""
     who = environment.account()
 
-    def read() -> dict[str, str]:
-        return environment.login_environment(settings.setup_commands, settings.login_limit_s, who)
+    def read() -> environment.Login:
+        return environment.fresh_login(settings.setup_commands, settings.login_limit_s, who)
+
+    def minimal() -> environment.Login:
+        return environment.Login(environment.minimal(who))
 
     is_needed = bool(settings.setup_commands.strip())
-    return LoginEnvironment(read, None if is_needed else lambda: environment.minimal(who))
+    return LoginEnvironment(read, None if is_needed else minimal)
 
 
 def _own_program() -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""The environment of scheduler commands and jobs: built from nothing, as a fresh login gives it."""
+"""The environment of scheduler commands and jobs, built from nothing, and the limits of jobs: as a
+fresh login gives them."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import re
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable, Optional
 
-from cluster_client import commands, errors
+from cluster_client import commands, errors, limits
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,14 @@ class Account:
     shell: str
 
 
+@dataclass(frozen=True)
+class Login:
+    """What a fresh login has; limits that are not known are not named."""
+
+    environment: Mapping[str, str]
+    soft_limits: limits.Limits = field(default_factory=dict)
+
+
 def account() -> Account:
     """Of our uid; one that the database does not know gets what the environment says."""
     try:
@@ -63,9 +72,7 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in environment.items() if not _REMOVED.fullmatch(k)}
 
 
-def login_environment(
-    setup_commands: str, limit_s: float, who: Optional[Account] = None
-) -> dict[str, str]:
+def fresh_login(setup_commands: str, limit_s: float, who: Optional[Account] = None) -> Login:
     """What a login shell and the set-up commands make of nothing.
 
     The commands run in the account's own shell, as in a session of the user. Start-up files may
@@ -78,6 +85,9 @@ def login_environment(
         setup_commands,
         f"/usr/bin/printf '\\n%s\\n' {marker}",
         "/usr/bin/env -0",
+        f"/usr/bin/printf '%s\\n' {marker}",
+        # Start-up files set some of them; and sbatch takes those of whoever calls it along.
+        "/usr/bin/env cat /proc/self/limits",
         f"/usr/bin/printf '%s\\n' {marker}",
     )
     try:
@@ -92,7 +102,7 @@ def login_environment(
     except errors.CommandFailed as error:
         raise errors.EnvironmentUnread(_sentence(who, str(error))) from error
     try:
-        return scrubbed(_between(finished.stdout, marker))
+        return _between(finished.stdout, marker)
     except ValueError as error:
         cause = f"{error} (exit status {finished.returncode})"
         said = finished.stderr.strip()[-_WORDS:]
@@ -105,15 +115,15 @@ def _sentence(who: Account, cause: str, said: str = "") -> str:
     return f"{text} The shell said: {said}" if said else text
 
 
-def _between(text: str, marker: str) -> dict[str, str]:
+def _between(text: str, marker: str) -> Login:
     parts = text.split(marker + "\n")
-    if len(parts) < 3:
+    if len(parts) < 4:
         raise ValueError("the login shell or the set-up commands ended before the environment")
-    pairs = (item.partition("=") for item in parts[-2].split("\0"))
+    pairs = (item.partition("=") for item in parts[-3].split("\0"))
     environment = {name: value for name, equals, value in pairs if equals and name}
     if "PATH" not in environment:
         raise ValueError("the login environment has no PATH")
-    return environment
+    return Login(scrubbed(environment), limits.parse(parts[-2]))
 
 
 class LoginEnvironment:
@@ -128,8 +138,8 @@ class LoginEnvironment:
 
     def __init__(
         self,
-        read: Callable[[], dict[str, str]],
-        fallback: Optional[Callable[[], dict[str, str]]] = None,
+        read: Callable[[], Login],
+        fallback: Optional[Callable[[], Login]] = None,
         *,
         retry_s: float = 60.0,
         wait_s: float = 30.0,
@@ -138,7 +148,7 @@ class LoginEnvironment:
         self._fallback = fallback
         self._retry_s = retry_s
         self._wait_s = wait_s
-        self._value: dict[str, str] = {}
+        self._value: Optional[Login] = None
         self._failure = ""
         self._is_tried = threading.Event()
         self._is_stopped = threading.Event()
@@ -166,13 +176,17 @@ class LoginEnvironment:
 
     def for_jobs(self, extra: Mapping[str, str]) -> dict[str, str]:
         """What a job starts with."""
-        return {**self._get(), **extra}
+        return {**self._get().environment, **extra}
 
     def for_commands(self) -> dict[str, str]:
         """What a scheduler command runs with: its words in English, its times in UTC."""
-        return {**self._get(), "LC_ALL": "C", "TZ": "UTC"}
+        return {**self._get().environment, "LC_ALL": "C", "TZ": "UTC"}
 
-    def _get(self) -> dict[str, str]:
+    def limits_for_jobs(self) -> limits.Limits:
+        """The soft limits that what is submitted takes along."""
+        return self._get().soft_limits
+
+    def _get(self) -> Login:
         if not self._is_tried.wait(self._wait_s):
             raise errors.EnvironmentUnread(
                 f"The login environment is still being read, for more than {self._wait_s:g} s."
@@ -197,13 +211,14 @@ class LoginEnvironment:
                 return
 
     def _fill(self) -> None:
+        value, failure = self._value, ""
         try:
-            value, failure = self._read(), ""
+            value = self._read()
         except errors.EnvironmentUnread as error:
-            value, failure = self._value, str(error)
+            failure = str(error)
         except Exception:  # whoever waits must be told
             logger.exception("login environment failed")
-            value, failure = self._value, "The client failed; its log on the cluster says why."
+            failure = "The client failed; its log on the cluster says why."
         if failure and failure != self._failure:
             logger.warning("login environment not read", extra={"cause": failure})
         elif self._failure and not failure:

@@ -49,17 +49,6 @@ class SlurmCluster:
             self._admitted.add(name)
         return account
 
-    def cluster_fields(self, account: sshd.Account) -> dict[str, Any]:
-        """What an admin enters to register this cluster, with the account's key."""
-        return {
-            "host_name": self.login_node.address,
-            "port": self.login_node.port,
-            "user": account.name,
-            "key": self.site.key.read_text(),
-            "client_path": str(account.home / "hpc"),
-            "scheduler": "slurm",
-        }
-
     def ssh(self, account: sshd.Account, command: str) -> str:
         """What `command` prints in a fresh login shell, by the ssh of the system."""
         known = self.site.directory / "known_hosts"

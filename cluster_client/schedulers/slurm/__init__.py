@@ -80,7 +80,9 @@ class _Site:
 class Slurm:
     name = "slurm"
     # All tasks of an array share one claim, under the array's id.
+    # SLURM_OPEN_MODE comes from our --open-mode, and would act on each srun of the script.
     wrapper_identity = """\
+unset SLURM_OPEN_MODE
 _w_id=${SLURM_CLUSTER_NAME-}:${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
 _w_task=${SLURM_ARRAY_TASK_ID:--} _w_run=${SLURM_RESTART_COUNT:-0}"""
 
@@ -177,8 +179,6 @@ _w_task=${SLURM_ARRAY_TASK_ID:--} _w_run=${SLURM_RESTART_COUNT:-0}"""
                 "--error=stderr.log",
                 # With truncate a duplicate empties the job's output before any wrapper runs.
                 "--open-mode=append",
-                # The daemon's own limits are nobody's wish.
-                "--propagate=NONE",
                 *options,
                 f"{layout.control_of(job.directory)}/wrapper",
             ),

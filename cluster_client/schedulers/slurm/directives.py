@@ -4,7 +4,7 @@ Rules:
 - sbatch reads #SBATCH lines up to the first line that is neither empty nor a comment. So do we,
   and take no others either, though sbatch looks for #PBS and #BSUB further down.
 - What would break the exactly-once submission, or what we can't follow, is refused by name.
-- What we set ourselves (job name, files, directory, limits) is left out; the job's name becomes
+- What we set ourselves (job name, files, directory) is left out; the job's name becomes
   its display name.
 - A typed resource wins: the directives that mean the same are left out.
 - A line of which nothing is left out goes in as it is.
@@ -42,7 +42,7 @@ _REFUSED = {
     "wrap": "the script itself is what is submitted",
 }
 
-_OURS = frozenset(("chdir", "error", "job-name", "open-mode", "output", "propagate", "quiet"))
+_OURS = frozenset(("chdir", "error", "job-name", "open-mode", "output", "quiet"))
 
 _SAME_AS = {
     "nodes": ("nodes",),

@@ -15,7 +15,7 @@ import pytest
 
 from cluster_client import local_jobs
 from cluster_client.engine import Engine
-from cluster_client.environment import LoginEnvironment, account, minimal
+from cluster_client.environment import Login, LoginEnvironment, account, minimal
 from cluster_client.protocol import messages
 from tests import pythons
 
@@ -139,7 +139,7 @@ def start_engine(site):
     def start(fs=None, login=None, **changes):
         settings = SimpleNamespace(**site.settings(**changes))
         if login is None:
-            login = LoginEnvironment(lambda: minimal(account()))
+            login = LoginEnvironment(lambda: Login(minimal(account())))
         recorder = Recorder(Engine(settings, login=login or None, fs=fs))
         recorder.engine.start()
         started.append(recorder.engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import threading
 import time
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from cluster_client import errors, local_jobs
-from cluster_client.environment import LoginEnvironment
+from cluster_client.environment import Login, LoginEnvironment
 from cluster_client.filesystem import Filesystem
 from cluster_client.protocol import messages
 from cluster_client.schedulers import JobRef, local
@@ -60,7 +61,11 @@ def test_how_it_ended_is_told(start_engine, body, exit_code, signal, outcome):
 
 
 def test_the_environment_the_umask_and_stdin_are_those_of_a_login(start_engine, site):
-    login = LoginEnvironment(lambda: {"PATH": "/usr/bin:/bin", "A": "from login", "B": "x"})
+    login = LoginEnvironment(
+        lambda: Login(
+            {"PATH": "/usr/bin:/bin", "A": "from login", "B": "x"}, {resource.RLIMIT_CORE: 2048}
+        )
+    )
     engine = start_engine(login=login, umask=0o027)
     engine.submit(
         TAG,
@@ -70,6 +75,7 @@ def test_the_environment_the_umask_and_stdin_are_those_of_a_login(start_engine, 
     engine.wait(TAG)
     out = (site.jobs / TAG / "stdout.log").read_text().splitlines()
     assert out[:2] == ["0027", "end"]
+    assert out[-1] == "2"  # blocks of 1 KiB
     assert out[2:-1] == ["A=from login", "B=from the job", "PATH=/usr/bin:/bin", "PYTHONPATH=/kept"]
     assert (site.jobs / TAG).stat().st_mode & 0o7777 == 0o750
     assert (site.jobs / TAG / "stdout.log").stat().st_mode & 0o777 == 0o640
@@ -215,7 +221,7 @@ def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
 
     def slow():
         gate.wait(10)
-        return {"PATH": os.environ["PATH"]}
+        return Login({"PATH": os.environ["PATH"]})
 
     engine = start_engine(login=LoginEnvironment(slow))
     answers = []
@@ -233,7 +239,9 @@ def test_a_cancel_while_the_environment_is_being_read_wins(start_engine, site):
 
 def test_an_environment_that_is_long_in_coming_holds_a_job_back(start_engine, site):
     gate = threading.Event()
-    login = LoginEnvironment(lambda: gate.wait(20) and {"PATH": os.environ["PATH"]}, wait_s=0.2)
+    login = LoginEnvironment(
+        lambda: gate.wait(20) and Login({"PATH": os.environ["PATH"]}), wait_s=0.2
+    )
     engine = start_engine(login=login)
     body = f"echo ran >>{site.ledger}"
     refused = engine.submit(TAG, body)
@@ -247,7 +255,7 @@ def test_an_environment_that_is_long_in_coming_holds_a_job_back(start_engine, si
 
 def test_a_job_that_no_slot_is_free_for_is_told_to_come_again(start_engine, site):
     gate = threading.Event()
-    login = LoginEnvironment(lambda: gate.wait(20) and {"PATH": os.environ["PATH"]})
+    login = LoginEnvironment(lambda: gate.wait(20) and Login({"PATH": os.environ["PATH"]}))
     engine = start_engine(login=login)
     first = threading.Thread(target=engine.submit, args=(TAG, "true"))
     first.start()
@@ -268,7 +276,7 @@ def test_no_job_runs_without_the_set_up_commands_and_it_is_tried_again(start_eng
     def read():
         if not there.is_set():
             raise errors.EnvironmentUnread("The shell said: no module named slurm")
-        return {"PATH": os.environ["PATH"], "FOO": "bar"}
+        return Login({"PATH": os.environ["PATH"], "FOO": "bar"})
 
     engine = start_engine(login=LoginEnvironment(read, retry_s=0.1))
     body = f"echo FOO=$FOO >>{site.ledger}"

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import resource
 import threading
 import time
 
 import pytest
 
-from cluster_client import environment, errors
-from cluster_client.environment import Account
+from cluster_client import commands, environment, errors
+from cluster_client.environment import Account, Login
 
 from .conftest import wait_until
 
@@ -22,7 +23,7 @@ def read(home, monkeypatch):
 
     def read(profile="", setup="", shell="/bin/bash", limit_s=20.0):
         (home / ".profile").write_text(profile)
-        return environment.login_environment(setup, limit_s, Account("me", str(home), shell))
+        return environment.fresh_login(setup, limit_s, Account("me", str(home), shell)).environment
 
     return read
 
@@ -93,6 +94,20 @@ def test_a_shell_that_does_not_exist_is_told(read):
         read(shell="/no/such/shell")
 
 
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/tcsh"])
+def test_its_limits_are_those_that_the_start_up_files_set(home, shell):
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    (home / ".profile").write_text("ulimit -S -c 1\nulimit -S -t 4000\n")
+    (home / ".tcshrc").write_text("limit coredumpsize 1 kbytes\nlimit cputime 4000\n")
+    made = environment.fresh_login("", 20.0, Account("me", str(home), shell)).soft_limits
+    assert made[resource.RLIMIT_CORE] == 1024
+    assert made[resource.RLIMIT_CPU] == 4000
+    assert made[resource.RLIMIT_STACK] == stack
+    argv = ["bash", "-c", "ulimit -S -c; ulimit -S -t; ulimit -H -t"]
+    done = commands.run(argv, environment={"PATH": "/usr/bin:/bin"}, limit_s=20.0, soft_limits=made)
+    assert done.stdout.split() == ["1", "4000", "unlimited"]
+
+
 def answers(*given):
     """A reading that gives, one after the other, what is given; an error is raised."""
     left = iter(given)
@@ -101,7 +116,7 @@ def answers(*given):
         answer = next(left)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return Login(answer)
 
     return read
 
@@ -126,7 +141,9 @@ def test_without_a_fallback_the_failure_is_told_until_a_later_reading_succeeds(c
 
 
 def test_with_a_fallback_it_is_used_until_a_later_reading_succeeds():
-    it = environment.LoginEnvironment(answers(BROKEN, {"A": "1"}), lambda: {"B": "2"}, retry_s=0.1)
+    it = environment.LoginEnvironment(
+        answers(BROKEN, {"A": "1"}), lambda: Login({"B": "2"}), retry_s=0.1
+    )
     it.start()
     assert it.for_jobs({}) == {"B": "2"}
     assert it.state == "a minimal one is used: The module is missing."
@@ -153,7 +170,7 @@ def test_a_reading_that_breaks_leaves_nobody_waiting():
 
 def test_nobody_waits_longer_than_the_limit_for_the_first_reading():
     gate = threading.Event()
-    it = environment.LoginEnvironment(lambda: gate.wait(20) and {"A": "1"}, wait_s=0.2)
+    it = environment.LoginEnvironment(lambda: gate.wait(20) and Login({"A": "1"}), wait_s=0.2)
     it.start()
     with pytest.raises(errors.EnvironmentUnread, match="still being read"):
         it.for_jobs({})
@@ -165,7 +182,7 @@ def test_nobody_waits_longer_than_the_limit_for_the_first_reading():
 
 def test_who_needs_it_early_waits_and_commands_speak_english():
     it = environment.LoginEnvironment(
-        lambda: time.sleep(0.2) or {"PATH": "/bin", "LC_ALL": "de_DE"}
+        lambda: time.sleep(0.2) or Login({"PATH": "/bin", "LC_ALL": "de_DE"})
     )
     it.start()
     assert it.for_jobs({"A": "1"}) == {"PATH": "/bin", "LC_ALL": "de_DE", "A": "1"}

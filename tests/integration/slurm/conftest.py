@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import resource
 import secrets
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import pytest
 
 from cluster_client import accountant
 from cluster_client.engine import Engine
-from cluster_client.environment import LoginEnvironment, account, minimal
+from cluster_client.environment import Login, LoginEnvironment, account, minimal
 from cluster_client.protocol import messages
 from ops import slurm
 from tests.integration.cluster_client.conftest import (
@@ -54,7 +53,7 @@ class SlurmSite(Site):
         made = {**minimal(account()), **self.server.environment}
         if path_before:
             made["PATH"] = f"{path_before}:{made['PATH']}"
-        return LoginEnvironment(lambda: made)
+        return LoginEnvironment(lambda: Login(made))
 
     def start(self, path_before="", **changes):
         """An engine in this process."""
@@ -229,27 +228,14 @@ def start_process(site):
     """Start an engine in a process of its own; all are ended at the end."""
     started = []
 
-    def start(nofile=0, **changes):
-        with limited_files(nofile):
-            started.append(EngineProcess(sys.executable, site.settings(**changes)))
+    def start(**changes):
+        started.append(EngineProcess(sys.executable, site.settings(**changes)))
         return started[-1]
 
     yield start
     for process in started:
         if process.process.poll() is None or not process.process.stdout.closed:
             process.close()
-
-
-@contextlib.contextmanager
-def limited_files(number):
-    """Let what is started in here open fewer files than we do."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if number:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def submit_until_answered(engine, tag, body, attempt, **changes):

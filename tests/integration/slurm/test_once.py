@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -123,30 +122,6 @@ def test_many_jobs_need_one_query_each_time(start_engine, site):
     assert calls["queue"] < 2 * len(tags)
     assert calls["accounting"] <= calls["queue"] + len(tags)
     assert len(site.ran()) == len(tags)
-
-
-def test_its_environment_umask_and_limits_are_those_of_a_hand_made_sbatch(start_process, site):
-    probe = (
-        "umask; ulimit -a; pwd; readlink /proc/self/fd/0; "
-        "env | grep -vE '^(SLURM_(JOB_?ID|TASK_PID|JOB_NAME)|_|SHLVL|PWD|OLDPWD)=' | sort"
-    )
-    engine, tag = start_process(umask=0o027, nofile=777), new_tag()
-    engine.ask(site.submission(tag, probe))
-    assert engine.wait(tag)["outcome"] == "completed"
-    directory = site.jobs / tag
-    by_hand = directory / "by-hand"
-    hand = (
-        f"export SLURM_CONF={site.server.layout.slurm_conf}; umask 0027; cd {directory} && "
-        f"sbatch --wait --quiet --propagate=NONE --no-requeue --chdir={directory}"
-        f" --open-mode=append --output={by_hand} .hpc/script"
-    )
-    # A fresh login: nothing but what the login shell makes of an empty environment.
-    home = {"HOME": site.home, "USER": site.server.layout.user, "LOGNAME": site.server.layout.user}
-    subprocess.run(
-        ["-bash", "-c", hand], executable="/bin/bash", check=True, timeout=60,
-        env={**home, "SHELL": "/bin/bash", "PATH": "/usr/local/bin:/usr/bin:/bin"},
-    )  # fmt: skip
-    assert (directory / "stdout.log").read_text() == by_hand.read_text()
 
 
 def test_an_error_that_nobody_knows_keeps_the_job_waiting(start_engine, site):

@@ -53,7 +53,7 @@ def test_sbatch_starts_where_and_as_the_job_shall(slurm):
     command = command_of(slurm)
     assert command.argv == (
         "sbatch", "--parsable", f"--job-name={TAG}", "--chdir=/jobs/x", "--output=stdout.log",
-        "--error=stderr.log", "--open-mode=append", "--propagate=NONE", "/jobs/x/.hpc/wrapper",
+        "--error=stderr.log", "--open-mode=append", "/jobs/x/.hpc/wrapper",
     )  # fmt: skip
     assert command.environment == {"SECRET": "s3"}
     assert (command.directory, command.umask) == ("/jobs/x", 0o027)
@@ -61,11 +61,11 @@ def test_sbatch_starts_where_and_as_the_job_shall(slurm):
 
 def test_typed_resources_become_options(slurm):
     command = command_of(
-        slurm, nodes=2, tasks=8, cpus_per_task=4, memory_mib=2000, walltime_s=61, partition="p",
+        slurm, nodes=2, tasks=8, cpus_per_task=4, memory_mib=2000, walltime_s=61, partition="p,r",
         account="a", qos="q",
     )  # fmt: skip
-    assert command.argv[8:-1] == (
-        "--nodes=2", "--ntasks=8", "--cpus-per-task=4", "--mem=2000M", "--partition=p",
+    assert command.argv[7:-1] == (
+        "--nodes=2", "--ntasks=8", "--cpus-per-task=4", "--mem=2000M", "--partition=p,r",
         "--account=a", "--qos=q", "--time=2",
     )  # fmt: skip
 
