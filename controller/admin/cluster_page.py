@@ -119,7 +119,7 @@ def _next_steps(at: Standing, keys: Sequence[KeyRow]) -> list[NextStep]:
         return []
     steps = [
         ("fetch_host_keys", "Fetch host keys", bool(keys)),
-        ("confirm", "Confirm them", any(row.is_confirmed for row in keys)),
+        ("confirm", "Confirm them", any(row.is_confirmed and row.is_offered for row in keys)),
         ("bootstrap", "Bootstrap", False),
     ]
     first = next(number for number, (_, _, is_done) in enumerate(steps) if not is_done)

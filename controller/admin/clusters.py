@@ -212,7 +212,7 @@ class HpcClusterAdmin(records.OwnerAdmin):
         except errors.HpcError as error:
             self.message_user(request, str(error), messages.WARNING)
         else:
-            self.message_user(request, f"{cluster.name}: {verb.done}")
+            self.message_user(request, f"{verb.label} is asked for: see below what comes of it.")
             self.log_change(request, cluster, f"Asked for: {verb.label}.")
         return HttpResponseRedirect(cluster_page.url(cluster, "change"))
 

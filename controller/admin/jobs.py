@@ -68,7 +68,7 @@ def _delete(job: HpcJob) -> None:
 
 VERBS = {
     "submit": Verb(
-        Event.SUBMIT, "Submit", "accepted: a worker submits them.", "submit_hpcjob", _submit
+        Event.SUBMIT, "Submit", "accepted; a worker does the rest.", "submit_hpcjob", _submit
     ),
     "cancel": Verb(
         Event.CANCEL, "Cancel", "to be cancelled: a worker does it.", "cancel_hpcjob", _cancel

@@ -70,7 +70,7 @@ def test_a_job_is_drafted_and_submitted(
     assert (job.status, job.script, job.nodes) == (JobStatus.DRAFT, "#!/bin/sh\necho\n", 2)
     with committed():
         told = act(admin_client, "hpcjob", "submit", job)
-    assert told.endswith("1 job accepted: a worker submits them.")
+    assert told.endswith("1 job accepted; a worker does the rest.")
     job.refresh_from_db()
     assert (job.status, job.partition, job.cluster) == (JobStatus.PENDING, "short", cluster)
     assert job.events.get().source == "admin"

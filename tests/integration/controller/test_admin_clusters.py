@@ -261,7 +261,7 @@ def test_from_registering_to_asking_for_a_bootstrap(
     assert "Confirm a host key first." in page
     assert "/do/bootstrap/" not in page
     with committed():
-        assert "a worker does it" in press(browser, far, "fetch_host_keys")
+        assert "Fetch host keys is asked for" in press(browser, far, "fetch_host_keys")
     page = page_of(browser, far)
     assert "none is alive. Start one" in page
     assert 'data-refresh-s="1.5"' in page
@@ -282,7 +282,7 @@ def test_from_registering_to_asking_for_a_bootstrap(
         ("192.0.2.18", admin_user),
     }
     with committed():
-        assert "step by step" in press(browser, far, "bootstrap")
+        assert "Bootstrap is asked for" in press(browser, far, "bootstrap")
     assert ClusterLink.objects.get().wanted
     tasks = [publish.FETCH_HOST_KEYS, publish.CONNECT, publish.BOOTSTRAP]
     assert [name for name, _, _ in sent] == tasks
@@ -360,7 +360,7 @@ def test_changing_clusters_is_not_confirming_keys(client: Client, far: HpcCluste
     compare = url("hpccluster", "host_keys", far.pk)
     assert "needs the permission" in client.get(compare).content.decode()
     assert client.post(compare, {"key": far.host_keys.get().pk, "confirm": "1"}).status_code == 403
-    assert press(client, far, "fetch_host_keys").startswith("far: to be asked")
+    assert press(client, far, "fetch_host_keys").startswith("Fetch host keys is asked for")
     client.force_login(user_with("view_hpccluster", "confirm_hostkey"))
     assert client.post(url("hpccluster", "do", far.pk, "connect")).status_code == 403
     client.post(compare, {"key": far.host_keys.get().pk, "confirm": "1"})
