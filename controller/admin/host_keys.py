@@ -45,23 +45,28 @@ def page(
 def _decide(
     model_admin: admin.ModelAdmin[Any], request: HttpRequest, cluster: HpcCluster
 ) -> HttpResponse:
-    here = HttpResponseRedirect(request.path)
+    is_withdrawal = "withdraw" in request.POST
     try:
         ids = _chosen(request)
-        if "withdraw" in request.POST:
+        named = _names(cluster, ids)
+        if is_withdrawal:
             host_keys.withdraw(cluster, ids)
-            done = "Trusted no more: the chosen keys. Connections that are open stay so."
-            word = "withdrew"
         else:
-            count = host_keys.confirm(cluster, ids, by=request.user)
-            done = f"Confirmed: {count} host key{'s' * (count != 1)} of {cluster.name}."
-            word = "confirmed"
+            host_keys.confirm(cluster, ids, by=request.user)
     except errors.Invalid as error:
         model_admin.message_user(request, str(error), messages.ERROR)
-        return here
-    model_admin.message_user(request, done)
-    model_admin.log_change(request, cluster, f"{word.capitalize()} host keys.")
-    return here if word == "withdrew" else HttpResponseRedirect(cluster_page.url(cluster, "change"))
+        return HttpResponseRedirect(request.path)
+    done = "Trusted no more" if is_withdrawal else "Confirmed"
+    model_admin.message_user(request, f"{done}: {named}.")
+    model_admin.log_change(request, cluster, f"Host keys: {done.lower()}: {named}.")
+    if is_withdrawal:
+        return HttpResponseRedirect(request.path)
+    return HttpResponseRedirect(cluster_page.url(cluster, "change"))
+
+
+def _names(cluster: HpcCluster, ids: list[int]) -> str:
+    keys = cluster.host_keys.filter(pk__in=ids)
+    return ", ".join(sorted({str(key) for key in keys}))
 
 
 def _chosen(request: HttpRequest) -> list[int]:

@@ -145,10 +145,10 @@ class HpcJobAdmin(records.OwnerAdmin):
 
     @admin.display(description="status", ordering="job_status")
     def state(self, job: HpcJob) -> str:
-        headline = headlines.of_job(job)
         held = f" {hpc_pages.words(job.blocked_reason)}" if job.blocked_reason else ""
+        tone = headlines.of_job(job).tone
         return format_html(
-            '<span class="hpc-badge hpc-{}">{}</span>{}', headline.tone, headline.title, held
+            '<span class="hpc-badge hpc-{}">{}</span>{}', tone, job.status.label, held
         )
 
     @admin.display(description="last change", ordering="changed_at")

@@ -99,7 +99,7 @@ def trust_the_host(visit: Visit, slurm_cluster: SlurmCluster) -> None:
         box.check()
     visit.picture("host-keys", "#content")
     page.get_by_role("button", name="confirm the ticked keys").click()
-    expect(page.locator(".messagelist")).to_contain_text("Confirmed: 3 host keys of north.")
+    expect(page.locator(".messagelist")).to_contain_text("Confirmed: ecdsa")
 
 
 def bootstrap(visit: Visit, stack: Stack) -> None:
@@ -151,7 +151,7 @@ def disconnect(visit: Visit) -> None:
     expect(page.locator(".hpc-headline")).to_contain_text("Not wanted")
     page.get_by_role("link", name="History").click()
     expect(page.locator("#change-history")).to_contain_text("Asked for: Bootstrap.")
-    expect(page.locator("#change-history")).to_contain_text("Confirmed host keys")
+    expect(page.locator("#change-history")).to_contain_text("Host keys: confirmed: ecdsa")
     visit.picture("history")
 
 

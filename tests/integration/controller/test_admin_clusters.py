@@ -275,7 +275,7 @@ def test_from_registering_to_asking_for_a_bootstrap(
     assert page.count(ED25519[1]) == 1
     ids = [str(key.pk) for key in far.host_keys.filter(fingerprint=ED25519[1])]
     told = browser.post(compare, {"key": ",".join(ids), "confirm": "1"}, follow=True)
-    assert "Confirmed: 1 host key of south." in told.content.decode()
+    assert f"Confirmed: ssh-ed25519 {ED25519[1]}." in told.content.decode()
     confirmed = far.host_keys.exclude(confirmed_at=None)
     assert {(key.address, key.confirmed_by) for key in confirmed} == {
         ("192.0.2.17", admin_user),
@@ -288,7 +288,7 @@ def test_from_registering_to_asking_for_a_bootstrap(
     assert [name for name, _, _ in sent] == tasks
     log = " ".join(entry.get_change_message() for entry in LogEntry.objects.all())
     assert "Asked for: Bootstrap." in log
-    assert "Confirmed host keys." in log
+    assert f"Host keys: confirmed: ssh-ed25519 {ED25519[1]}." in log
 
 
 def test_the_actions_of_the_list_ask_and_say_so(
