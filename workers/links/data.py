@@ -20,6 +20,7 @@ class DataLink:
     """A greeted data connection; every wait ends at `ends_at` (clock.now())."""
 
     def __init__(self, channel: carriers.Channel, hello: messages.Hello, ends_at: float) -> None:
+        self.opened_at = clock.now()
         self._channel = channel
         self._ends_at = ends_at
         self._session = session.Session(messages.DATA_LIMIT_BYTES)
@@ -30,6 +31,10 @@ class DataLink:
 
     def close(self) -> None:
         self._channel.close()
+
+    def extend(self, ends_at: float) -> None:
+        """Let the waits for the next requests end at `ends_at`."""
+        self._ends_at = ends_at
 
     def ask(self, message: Any) -> Any:
         """Send a request and return its reply. Raises LinkClosed, NoAnswer."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import paramiko
 
@@ -29,6 +30,7 @@ SETTLE_STEP_S = 0.1
 """A session that was closed counts until what ran in it has ended."""
 SESSIONS = 8
 """Channels on one connection: sshd allows 10 sessions. Source: sshd_config(5), MaxSessions."""
+MOST_SPARES = 2
 OPENING_SHARE = 1 / 3
 """Of the time that is left: a connection that proves dead leaves enough for another."""
 
@@ -41,6 +43,12 @@ class Finished:
     stdout: bytes
     stderr: str
     took_s: float
+
+
+class Spare(Protocol):
+    """Something open on a channel that nobody uses now."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(eq=False)
@@ -89,6 +97,7 @@ class SshCarrier:
         self._failure: BaseException | None = None
         self._tries = 0
         self._connections: list[_Connection] = []
+        self._spares: list[Spare] = []
         self._is_released = False
 
     def __enter__(self) -> SshCarrier:
@@ -136,14 +145,18 @@ class SshCarrier:
         """Log out as soon as no channel is open any more."""
         with self._changed:
             self._is_released = True
+            spares, self._spares = self._spares, []
+        for spare in spares:
+            spare.close()
+        with self._changed:
             idle = [one for one in self._connections if not one.channels]
         for one in idle:
             self._drop(one)
 
     def close(self) -> None:
         """Log out now."""
+        self.release()
         with self._changed:
-            self._is_released = True
             connections = list(self._connections)
         for one in connections:
             self._drop(one)
@@ -160,6 +173,25 @@ class SshCarrier:
         """How many connections are open."""
         with self._changed:
             return sum(one.transport.is_active() for one in self._connections)
+
+    # What waits to be used again ------------------------------------------------------------------
+
+    def keep(self, spare: Spare) -> None:
+        """Hold it for who asks next, until its place or this carrier is given up."""
+        with self._changed:
+            is_kept = not self._is_released
+            if is_kept:
+                self._spares.append(spare)
+                self._changed.notify_all()
+            surplus = self._spares[:-MOST_SPARES]
+            self._spares = self._spares[-MOST_SPARES:]
+        for one in surplus if is_kept else [spare]:
+            one.close()
+
+    def take_spare(self) -> Spare | None:
+        """What was kept last, if anything is."""
+        with self._changed:
+            return self._spares.pop() if self._spares else None
 
     # Connections ----------------------------------------------------------------------------------
 
@@ -197,18 +229,30 @@ class SshCarrier:
     def _with_room(self, ends_at: float) -> _Connection:
         """A connection on which a place is taken for the caller; made if there is none."""
         ends_at = min(ends_at, clock.now() + CONNECT_LIMIT_S)
+        while (found := self._await_room(ends_at)) is not None:
+            if isinstance(found, _Connection):
+                return found
+            found.close()
+        return self._connect_alone()
+
+    def _await_room(self, ends_at: float) -> _Connection | Spare | None:
+        """A place, what must be closed to have one, or None: the caller is to connect."""
         with self._changed:
             tries = self._tries
             while (found := self._take_place()) is None and not self._may_connect():
+                if self._spares and not self._is_connecting:
+                    return self._spares.pop(0)
                 if not self._changed.wait(_left_s(ends_at)):
                     raise _busy(self._is_connecting)
                 if self._tries > tries and self._failure:  # one login for all who wait
                     raise self._failure
-            if found is not None:
-                return found
-            if self._refusal is not None:  # it would be refused again, and counted
-                raise self._refusal
-            self._is_connecting = True
+            if found is None:
+                if self._refusal is not None:  # it would be refused again, and counted
+                    raise self._refusal
+                self._is_connecting = True
+            return found
+
+    def _connect_alone(self) -> _Connection:
         failure: BaseException | None = None
         try:
             return self._connect()

@@ -5,8 +5,10 @@ Rules:
   all questions of a process share one connection; who finds it full, or being made, waits.
 - What a connection was made from is compared before each question, as it is stored: nothing is
   decrypted to find that nothing has changed.
-- A question is asked again, once, if the connection that was kept for it proves dead. A refused
-  login is never tried again here: the gate (services.logins) decides that, over all processes.
+- What a question leaves open on the connection is kept for the next one (`Lent.keep`): to start
+  the client anew would cost the login node a fifth of a second of CPU each time.
+- A question is asked again, once, if what was kept for it proves dead. A refused login is never
+  tried again here: the gate (services.logins) decides that, over all processes.
 """
 
 from __future__ import annotations
@@ -46,6 +48,16 @@ class Bounded:
         return self.carrier.open(argv, self.ends_at)
 
 
+@dataclass(frozen=True)
+class Lent(Generic[Plan]):
+    """A cluster's connection for one question. `spare` is what an earlier one has kept."""
+
+    carrier: carriers.Carrier
+    plan: Plan
+    spare: ssh_carrier.Spare | None = None
+    keep: Callable[[ssh_carrier.Spare], None] = lambda spare: spare.close()
+
+
 @dataclass(eq=False)
 class _Kept(Generic[Plan]):
     place: Place
@@ -63,6 +75,10 @@ class _Kept(Generic[Plan]):
     def logins_so_far(self) -> int | None:
         """None if the next question logs in."""
         return self.carrier.logins if self.carrier.connections else None
+
+    def has_died_since(self, logins: int | None) -> bool:
+        """Whether a connection that was there then is there no more."""
+        return logins is not None and self.logins_so_far() != logins
 
 
 class DataCarriers(Generic[Plan]):
@@ -86,9 +102,9 @@ class DataCarriers(Generic[Plan]):
         self._tender: threading.Thread | None = None
 
     def ask(
-        self, cluster_id: int, question: Callable[[Bounded, Plan], Answer], ends_at: float
+        self, cluster_id: int, question: Callable[[Lent[Plan]], Answer], ends_at: float
     ) -> Answer:
-        """What `question` returns over the cluster's connection.
+        """What `question` returns over the cluster's connection; it may be asked twice.
 
         Raises LinkError, and what `read`, `make` and `question` raise.
         """
@@ -99,7 +115,7 @@ class DataCarriers(Generic[Plan]):
                 "data.asked_again", extra={"cluster_id": cluster_id, "reason": str(died.problem)}
             )
         try:
-            return self._ask_once(cluster_id, question, ends_at)
+            return self._ask_once(cluster_id, question, ends_at, is_again=True)
         except _Died as died:
             raise died.problem from None
 
@@ -122,19 +138,26 @@ class DataCarriers(Generic[Plan]):
     # One question ---------------------------------------------------------------------------------
 
     def _ask_once(
-        self, cluster_id: int, question: Callable[[Bounded, Plan], Answer], ends_at: float
+        self,
+        cluster_id: int,
+        question: Callable[[Lent[Plan]], Answer],
+        ends_at: float,
+        *,
+        is_again: bool = False,
     ) -> Answer:
         with self._lent(cluster_id) as kept:
             before, address = kept.logins_so_far(), kept.carrier.address
+            spare = None if is_again else kept.carrier.take_spare()
+            lent = Lent(Bounded(kept.carrier, ends_at), kept.plan, spare, kept.carrier.keep)
             try:
-                return question(Bounded(kept.carrier, ends_at), kept.plan)
+                return question(lent)
             except ssh_errors.LoginError as problem:
                 self._retire(cluster_id, kept)
                 if address and isinstance(problem, ssh_errors.HostUnreachable):
                     raise _Died(problem) from problem  # another host of that name may be there
                 raise
             except errors.LinkError as problem:
-                if before is not None and kept.logins_so_far() != before:
+                if spare is not None or kept.has_died_since(before):
                     raise _Died(problem) from problem
                 raise
 
@@ -223,7 +246,7 @@ class DataCarriers(Generic[Plan]):
 
 
 class _Died(Exception):
-    """The connection that was kept for a question is not there any more."""
+    """What was kept for a question is not there any more."""
 
     def __init__(self, problem: errors.LinkError) -> None:
         super().__init__(str(problem))

@@ -1,4 +1,4 @@
-"""Files of jobs, each question by a process of its own on the cluster.
+"""Files of jobs, asked of a process on the cluster that serves files alone.
 
 No link is needed: a files worker holds none, and a daemon that restarts breaks nothing here. Over
 SSH all questions to a cluster share a connection (data_carriers.py).
@@ -50,6 +50,9 @@ LOGIN_KINDS: dict[type[errors.LinkError], type[controller_errors.HpcError]] = {
 ANSWER_LIMIT_S = file_services.LIMIT_S - 3
 """A moment before who asked gives up, so that the reason is heard."""
 
+LINK_AGE_S = 60.0
+"""The client on its other end has read its settings as they were at its start."""
+
 
 class Seats:
     """How many data connections this process has to each cluster. Thread-safe."""
@@ -73,6 +76,11 @@ class Seats:
         finally:
             with self._lock:
                 self._taken[cluster_id] -= 1
+
+    def taken_of(self, cluster_id: int) -> int:
+        """How many are taken now."""
+        with self._lock:
+            return self._taken[cluster_id]
 
 
 seats = Seats()
@@ -172,19 +180,44 @@ def _ask(job_id: int, question: Question) -> dict[str, Any]:
     if cluster is None:
         raise controller_errors.NotFound(f"Job {job_id} has no cluster yet.")
 
-    def over(carrier: carriers.Carrier, plan: Plan) -> dict[str, Any]:
-        with _linked(carrier, plan, ends_at) as link:
+    def over(lent: data_carriers.Lent[Plan]) -> dict[str, Any]:
+        with _linked(lent, ends_at) as link:
             return question(job.tag, link)
 
     with seats.taken(cluster.pk, conf.get().files_parallel):
         if reach.carrier_kind(cluster) == Carrier.SSH:
             return connections.ask(cluster.pk, over, ends_at)
         plan = bootstrap.plan(cluster.pk)
-        return over(reach.carrier(plan, reach.FILES, reach.directly), plan)
+        return over(data_carriers.Lent(reach.carrier(plan, reach.FILES, reach.directly), plan))
 
 
 @contextmanager
-def _linked(carrier: carriers.Carrier, plan: Plan, ends_at: float) -> Iterator[data.DataLink]:
+def _linked(lent: data_carriers.Lent[Plan], ends_at: float) -> Iterator[data.DataLink]:
+    link = _taken(lent, ends_at) or _opened(lent.carrier, lent.plan, ends_at)
+    try:
+        yield link
+    except controller_errors.HpcError:  # the client's answer: nothing is wrong with the link
+        lent.keep(link)
+        raise
+    except BaseException:
+        link.close()
+        raise
+    lent.keep(link)
+
+
+def _taken(lent: data_carriers.Lent[Plan], ends_at: float) -> data.DataLink | None:
+    """The link that an earlier question has left, if there is a young one."""
+    link = lent.spare
+    if not isinstance(link, data.DataLink):
+        return None
+    if clock.now() - link.opened_at > LINK_AGE_S:
+        link.close()
+        return None
+    link.extend(ends_at)
+    return link
+
+
+def _opened(carrier: carriers.Carrier, plan: Plan, ends_at: float) -> data.DataLink:
     channel, marker = bridge.open_client(
         carrier,
         plan.installation,
@@ -200,9 +233,10 @@ def _linked(carrier: carriers.Carrier, plan: Plan, ends_at: float) -> Iterator[d
             cluster_id=plan.cluster_id,
             purpose=messages.FILES,
         )
-        yield data.DataLink(channel, hello, ends_at)
-    finally:
+        return data.DataLink(channel, hello, ends_at)
+    except BaseException:
         channel.close()
+        raise
 
 
 def _asked(link: data.DataLink, message: Any) -> Any:

@@ -95,6 +95,13 @@ class Place:
         assert self.server.child is not None
         return sshd.family(self.server)[1:]
 
+    def clients(self) -> list[int]:
+        """The processes that serve files."""
+        words = f"\0files\0test.{self.cluster.pk}\0".encode()
+        return [
+            pid for pid in self.sessions() if words in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+
     def cut(self) -> None:
         """End each session on the server's side, as an admin does."""
         for pid in self.sessions():
@@ -153,13 +160,25 @@ def test_question_whose_connection_dies_under_it_is_asked_once_more(
 ) -> None:
     place = make()
     place.read()
+    for pid in place.sessions():
+        os.kill(pid, signal.SIGSTOP)
 
     def cut() -> None:
-        assert processes.wait_until(lambda: len(place.sessions()) > 2, 10)
+        assert processes.wait_until(lambda: files.seats.taken_of(place.cluster.pk) == 1, 10)
         place.cut()
 
     assert at_once(place.read, cut)[0] == b"hello\n"
     assert place.logins == (2, 2)
+
+
+def test_client_that_was_ended_on_the_cluster_is_started_anew(make: Callable[..., Place]) -> None:
+    place = make()
+    place.read()
+    (client,) = place.clients()
+    os.kill(client, signal.SIGKILL)
+    assert place.read() == b"hello\n"
+    assert client not in place.clients()
+    assert place.logins == (1, 1)
 
 
 def test_idle_connection_is_logged_out(make: Callable[..., Place], settings: Settings) -> None:

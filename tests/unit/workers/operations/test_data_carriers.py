@@ -27,6 +27,13 @@ class Carrier:
         self.address = ""
         self.is_closed = False
         self.problem: ssh_errors.LoginError | None = None
+        self.spares: list[Any] = []
+
+    def keep(self, spare: Any) -> None:
+        self.spares.append(spare)
+
+    def take_spare(self) -> Any:
+        return self.spares.pop() if self.spares else None
 
     def open(self, argv: Any, ends_at: float) -> Any:
         if not self.connections:
@@ -60,10 +67,12 @@ class Site:
         return "plan", made
 
     def ask(self, question: Callable[[Any], Any] = lambda carrier: None) -> Any:
-        def over(bounded: data_carriers.Bounded, plan: str) -> Any:
-            assert plan == "plan"
-            bounded.open(["client"])
-            return question(bounded.carrier)
+        def over(lent: data_carriers.Lent[str]) -> Any:
+            assert lent.plan == "plan"
+            assert isinstance(lent.carrier, data_carriers.Bounded)
+            if lent.spare is None:
+                lent.carrier.open(["client"])
+            return question(lent.carrier.carrier)
 
         return self.carriers.ask(1, over, LIMIT)
 
@@ -138,6 +147,21 @@ def test_question_over_a_dead_connection_is_asked_once_more(site: Site, failures
     with pytest.raises(errors.LinkClosed) if failures > 1 else nullcontext():
         assert site.ask(question) == "answer"
     assert len(questions) == 2
+
+
+def test_question_over_a_dead_spare_is_asked_once_more_without_one(site: Site) -> None:
+    site.ask(lambda carrier: [carrier.keep(number) for number in range(2)])
+    spares: list[int] = []
+
+    def question(carrier: Any) -> str:
+        spares.append(len(carrier.spares))
+        if len(spares) == 1:
+            raise errors.LinkClosed("It was ended there.")
+        return "answer"
+
+    assert site.ask(question) == "answer"
+    assert spares == [1, 1]
+    assert [carrier.logins for carrier in site.made] == [1]
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
