@@ -64,7 +64,7 @@ def panel(cluster: HpcCluster, user: AbstractBaseUser | AnonymousUser) -> dict[s
     procedures = queries.latest_procedures(cluster, PROCEDURES_SHOWN)
     is_worker_alive = queries.is_worker_alive()
     keys = key_rows(queries.host_keys_of(cluster))
-    steps = _next_steps(at, keys) if at.is_ssh else []
+    steps = _next_steps(at, keys)
     may = {name: bool(getattr(user, "has_perm", bool)(name)) for name in (CHANGE, CONFIRM)}
     return {
         "cluster": cluster,
@@ -122,6 +122,7 @@ def _next_steps(at: Standing, keys: Sequence[KeyRow]) -> list[NextStep]:
         ("confirm", "Confirm them", any(row.is_confirmed and row.is_offered for row in keys)),
         ("bootstrap", "Bootstrap", False),
     ]
+    steps = steps if at.is_ssh else steps[-1:]
     first = next(number for number, (_, _, is_done) in enumerate(steps) if not is_done)
     return [NextStep(*step, is_next=number == first) for number, step in enumerate(steps)]
 

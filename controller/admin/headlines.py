@@ -44,15 +44,18 @@ MEANINGS: dict[JobStatus, str] = {
 def of_job(job: HpcJob) -> Headline:
     """How a job stands. What holds it back is told apart."""
     status = job.status
+    meaning = MEANINGS[status]
+    if status is S.PENDING and job.cluster_id is None:
+        meaning = "It waits for a cluster that is up and has what it asks for."
     if job.blocked_reason:
-        return Headline("warn", f"{status.label}, held back", MEANINGS[status])
+        return Headline("warn", f"{status.label}, held back", meaning)
     if status is S.COMPLETED:
         tone = "good"
     elif status in (S.DRAFT, S.CANCELLED, S.DELETED):
         tone = "idle"
     else:
         tone = "bad" if status in FINAL else "busy"
-    return Headline(tone, status.label, MEANINGS[status])
+    return Headline(tone, status.label, meaning)
 
 
 def of_link(link: ClusterLink | None, *, is_connected: bool, is_worker_alive: bool) -> Headline:

@@ -243,9 +243,10 @@ class HpcJobAdmin(records.OwnerAdmin):
 
     def _panel(self, request: HttpRequest, job: HpcJob) -> dict[str, Any]:
         name = f"admin:{records.page_name(self)}_now"
+        may_change = self.has_change_permission(request, job)  # else the form takes no POST
         return {
             **job_page.panel(job, request.user),
-            "verbs": self._legal(request, job),
+            "verbs": self._legal(request, job) if may_change else {},
             "form": f"{self.opts.model_name}_form",
             "url": reverse(name, args=[job.pk], current_app=self.admin_site.name),
         }

@@ -28,7 +28,7 @@ from controller.models.transfer import FileTransfer
 from controller.services import jobs, links
 
 from .conftest import SCRIPT, MakeJob
-from .pages import APP, act, url
+from .pages import APP, act, url, user_with
 
 JOB_FORM = {
     "name": "mine", "owner": "", "script": "#!/bin/sh\r\necho\r\n", "cluster": "",
@@ -252,6 +252,39 @@ def test_actions_need_their_permission(
     act(client, "hpcjob", "cancel", job)
     job.refresh_from_db()
     assert job.status is JobStatus.CANCELLED
+
+
+def test_a_job_that_waits_says_for_what(
+    admin_client: Client, cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.PENDING, cluster=cluster)
+    page = admin_client.get(url("hpcjob", "now", job.pk)).content.decode()
+    assert "is not connected (No worker)" in page
+    assert url("hpccluster", "change", cluster.pk) in page
+    assert 'data-refresh-s="1.5"' in page
+    ClusterLink.objects.update(state="blocked", blocked_reason="x", blocked_detail="Mend <it>.")
+    page = admin_client.get(url("hpcjob", "change", job.pk)).content.decode()
+    assert "is not connected (Blocked)" in page
+    assert "Mend &lt;it&gt;." in page
+    unplaced = admin_client.get(url("hpcjob", "now", make_job(JobStatus.PENDING).pk))
+    assert "waits for a cluster that is up" in unplaced.content.decode()
+    ended = admin_client.get(url("hpcjob", "now", make_job(JobStatus.COMPLETED).pk))
+    assert "data-refresh-s" not in ended.content.decode()
+
+
+def test_who_may_only_look_at_a_job_sees_no_buttons(
+    client: Client, cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.PENDING, cluster=cluster)
+    client.force_login(user_with("view_hpcjob", "cancel_hpcjob"))
+    ClusterLink.objects.update(state="blocked", blocked_detail="of the cluster's operators")
+    for page in (url("hpcjob", "change", job.pk), url("hpcjob", "now", job.pk)):
+        text = client.get(page).content.decode()
+        assert "is not connected" in text
+        assert "_hpc_" not in text
+        assert "operators" not in text
+    client.force_login(user_with("view_hpccluster"))
+    assert client.get(url("hpcjob", "now", job.pk)).status_code == 403
 
 
 def test_the_admin_is_for_those_who_logged_in(client: Client, db: None) -> None:

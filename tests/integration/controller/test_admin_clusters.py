@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.core.signals import got_request_exception
 from django.test import Client
+from django.views.debug import get_exception_reporter_class
 
 from controller import publish
 from controller.lifecycle import JobStatus
@@ -180,6 +183,10 @@ def test_a_secret_goes_in_and_is_never_shown(browser: Watched, passphrase: str) 
         "/admin/autocomplete/?app_label=hpc_job_controller&model_name=hpcjob&field_name=cluster"
     )
     assert cluster.name in found.content.decode()
+    for model, column in (("hpccluster", "key"), ("hpcjob", "cluster__key")):
+        for lookup in ("", "__startswith", "__gt"):
+            found = browser.get(url(model, "changelist"), {column + lookup: "g"})
+            assert found.status_code in (302, 400), (column, lookup)
     stored = list(LogEntry.objects.values_list("change_message", "object_repr"))
     assert body not in str(stored)
 
@@ -209,6 +216,34 @@ def test_a_stored_secret_is_kept_replaced_or_removed(browser: Watched, far: HpcC
     assert post(**{"key-remove": "1"}).status_code == 200  # the passphrase is no password
     messages = " ".join(entry.get_change_message() for entry in LogEntry.objects.all())
     assert "Private key and Password" in messages
+
+
+def test_a_report_of_a_crash_holds_no_secret(
+    admin_user: User, far: HpcCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[str] = []
+
+    def note(request: Any, **_: Any) -> None:
+        reporter = get_exception_reporter_class(request)(request, *sys.exc_info())
+        reports.append(reporter.get_traceback_html() + reporter.get_traceback_text())
+
+    def crash(*_: Any) -> None:
+        raise RuntimeError("crash")
+
+    monkeypatch.setattr(clusters, "changed", crash)
+    client = Client(raise_request_exception=False)
+    client.force_login(admin_user)
+    key = private_key(PASSWORD)
+    form = {**FORM, "name": "far", "key": key, "password": PASSWORD}
+    got_request_exception.connect(note)
+    try:
+        response = client.post(url("hpccluster", "change", far.pk), form)
+    finally:
+        got_request_exception.disconnect(note)
+    assert response.status_code == 500
+    assert "crash" in reports[0]
+    for secret in (key.split("\r\n")[1], "heim", far.key.reveal().split("\n")[1]):
+        assert secret not in reports[0]
 
 
 def test_other_credentials_are_tried_anew(browser: Watched, trusted: HpcCluster) -> None:
