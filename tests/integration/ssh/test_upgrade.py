@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Callable
 
 import pytest
 
 from cluster_client.protocol import messages
 from ops import processes
+from tests.archives import doctored
 from workers.links import (
     bridge,
     carriers,
@@ -44,18 +43,6 @@ ALL_STEPS = (
     "Start the daemon",
     "Greet the daemon",
 )
-
-
-def doctored(
-    archive: client_archive.Archive, *changes: tuple[str, str, str]
-) -> client_archive.Archive:
-    """The archive with other words in some of its files."""
-    with zipfile.ZipFile(io.BytesIO(archive.data)) as packed:
-        files = {name: packed.read(name) for name in packed.namelist()}
-    for name, before, after in changes:
-        assert files[name].count(before.encode()) == 1, (name, before)
-        files[name] = files[name].replace(before.encode(), after.encode())
-    return client_archive.Archive(client_archive._zipped(files))
 
 
 @pytest.fixture(scope="module")
