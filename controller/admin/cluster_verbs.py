@@ -77,10 +77,6 @@ def _test(cluster: HpcCluster, user: User) -> None:
 
 
 def _bootstrap(cluster: HpcCluster, user: User) -> None:
-    """The first one also wants the link: who registers a cluster means to use it."""
-    link = clusters.ensure_link(cluster)
-    if not link.epoch and not link.wanted:
-        clusters.connect(cluster)
     clusters.bootstrap(cluster, by=user)
 
 

@@ -133,11 +133,17 @@ def test(cluster: HpcCluster, by: Any = None) -> Procedure:
 
 
 def bootstrap(cluster: HpcCluster, by: Any = None) -> Procedure:
-    """Have the daemon started if none answers; a worker does it, step by step."""
+    """Have the daemon started if none answers; a worker does it, step by step.
+
+    The first one also wants the link: whoever registers a cluster means to use it.
+    """
     _refuse_unready(cluster)
     with transaction.atomic():
-        _refuse_copy(cluster, _locked_link(cluster))
+        link = _locked_link(cluster)
+        _refuse_copy(cluster, link)
         logins.forgive(cluster.pk)
+        if not link.epoch:
+            ClusterLink.objects.filter(pk=link.pk).update(wanted=True)
         request_bootstrap(cluster.pk)
         procedure = procedures.request(cluster, Kind.BOOTSTRAP, by)
         publish.bootstrap(cluster.pk)

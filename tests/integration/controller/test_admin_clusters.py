@@ -319,7 +319,7 @@ def test_from_registering_to_asking_for_a_bootstrap(
     with committed():
         assert "Bootstrap is asked for" in press(browser, far, "bootstrap")
     assert ClusterLink.objects.get().wanted
-    tasks = [publish.FETCH_HOST_KEYS, publish.CONNECT, publish.BOOTSTRAP]
+    tasks = [publish.FETCH_HOST_KEYS, publish.BOOTSTRAP]
     assert [name for name, _, _ in sent] == tasks
     log = " ".join(entry.get_change_message() for entry in LogEntry.objects.all())
     assert "Asked for: Bootstrap." in log

@@ -190,6 +190,15 @@ def test_a_cluster_is_forgotten_only_when_nothing_hangs_on_it(
     assert not HpcCluster.objects.exists()
 
 
+def test_the_first_bootstrap_wants_the_link_and_a_later_one_leaves_it(cluster: HpcCluster) -> None:
+    ClusterLink.objects.update(wanted=False)
+    clusters.bootstrap(cluster)
+    assert ClusterLink.objects.get().wanted
+    ClusterLink.objects.update(wanted=False, epoch=1)
+    clusters.bootstrap(cluster)
+    assert not ClusterLink.objects.get().wanted
+
+
 def test_a_bootstrap_that_nobody_took_up_is_withdrawn_with_the_link(cluster: HpcCluster) -> None:
     asked = clusters.bootstrap(cluster)
     clusters.disconnect(cluster)
