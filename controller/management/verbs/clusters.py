@@ -36,7 +36,12 @@ def add_parsers(nouns: Any) -> None:
     testing = _named(verbs, "test", "log in and look, step by step", test)
     testing.add_argument("--json", action="store_true", help="one JSON document on stdout")
     _add_limit(testing)
-    starting = _named(verbs, "bootstrap", "have the daemon started if none answers; the first time also link it", bootstrap)
+    starting = _named(
+        verbs,
+        "bootstrap",
+        "have the daemon started if none answers; the first time also link it",
+        bootstrap,
+    )
     starting.add_argument("--wait", action="store_true", help="follow its steps to the end")
     _add_limit(starting)
     _named(verbs, "remove", "forget a cluster without jobs", remove)
