@@ -14,7 +14,15 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from .. import conf, signals
-from ..models import ClusterLink, DaemonMode, HpcCluster, LinkState
+from ..models import (
+    ClusterLink,
+    DaemonMode,
+    HpcCluster,
+    Kind,
+    LinkState,
+    Procedure,
+    ProcedureState,
+)
 from ..queries import older_than
 from . import leases, outbox, placement
 from .leases import (
@@ -57,6 +65,7 @@ __all__ = [
     "forget_worker",
     "heartbeat",
     "in_future",
+    "is_retry",
     "may_move",
     "next_generation",
     "note_asked_again",
@@ -98,10 +107,11 @@ WELCOME_COLUMNS = {
 """Fields of the client's Welcome, and where they are kept."""
 
 
-def record_up(cluster_id: int, epoch: int, welcome: Mapping[str, Any]) -> bool:
+def record_up(cluster_id: int, epoch: int, welcome: Mapping[str, Any], note: str = "") -> bool:
     """The client has greeted: keep what it said of itself, and line its outbox up with ours.
 
-    `welcome`: the fields of Welcome by name. Says whether the lease is still the epoch's.
+    `welcome`: the fields of Welcome by name. `note`: what people are to know although it is up.
+    Says whether the lease is still the epoch's.
     """
     columns = _welcome_columns(welcome)
     with transaction.atomic():
@@ -117,7 +127,7 @@ def record_up(cluster_id: int, epoch: int, welcome: Mapping[str, Any]) -> bool:
             )
         ClusterLink.objects.filter(pk=cluster_id).update(
             **columns,
-            **UNBLOCKED,
+            **{**UNBLOCKED, "blocked_detail": clean_text(note)},
             state=LinkState.UP,
             failures=0,
             elsewhere_tries=0,
@@ -186,6 +196,13 @@ def become_attached(cluster_id: int, epoch: int, host: str) -> bool:
             HpcCluster.objects.filter(pk=cluster_id).update(mode=DaemonMode.ATTACHED)
     logger.warning("cluster is attached from now on", extra={"cluster": cluster_id, "host": host})
     return bool(is_ours)
+
+
+def is_retry(cluster_id: int) -> bool:
+    """Whether the last try to make the link failed, and its bootstrap with it."""
+    last = Procedure.objects.filter(cluster=cluster_id, kind=Kind.BOOTSTRAP).first()
+    has_failed = last is not None and last.state == ProcedureState.FAILED
+    return has_failed and ClusterLink.objects.filter(pk=cluster_id, failures__gt=0).exists()
 
 
 def note_elsewhere(cluster_id: int, epoch: int) -> bool:

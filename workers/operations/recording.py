@@ -1,7 +1,8 @@
 """What a bootstrap did, step by step, as a procedure that people read.
 
 A link that is made anew without a change on the cluster leaves no procedure: its steps are kept
-until somebody has asked for them, or something is changed.
+until something is changed. Of what is tried again and again, the first failure and the success at
+last are told.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from controller.models import Kind
-from controller.services import procedures
+from controller.services import links, procedures
 
 from ..links import clock, steps
 from ..links.connector import quietly
@@ -23,30 +24,33 @@ GONE = "The worker that did it is gone. The next one has begun anew."
 class Recording:
     """One try to reach a daemon. `procedure_id` is 0 as long as nobody is to read of it."""
 
-    def __init__(self, cluster_id: int, worker: str, run: Run, procedure_id: int = 0) -> None:
+    def __init__(
+        self,
+        cluster_id: int,
+        worker: str,
+        run: Run,
+        procedure_id: int = 0,
+        *,
+        is_retry: bool = False,
+    ) -> None:
         self.procedure_id = procedure_id
+        self.is_asked = bool(procedure_id)
+        """Whether a person waits for it."""
         self.reason = self.note = ""
         """What is to be said although the link came up; with a reason it counts as failed."""
         self._cluster_id = cluster_id
         self._worker = worker
         self._run = run
+        self._is_retry = is_retry
+        self._has_changed = False
         self._kept: list[steps.Step] = []
         self._greets_since = 0.0
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether a person waits for it."""
-        return bool(self.procedure_id)
-
     def begin(self) -> None:
         """From here on something is changed on the cluster: what was done is told."""
-        if self.procedure_id:
-            return
-        begun = self._run(lambda: procedures.begin(self._cluster_id, Kind.BOOTSTRAP, self._worker))
-        self.procedure_id = begun.pk
-        kept, self._kept = self._kept, []
-        for step in kept:
-            self.record(step)
+        self._has_changed = True
+        if not self.procedure_id and not self._is_retry:
+            self._run(self._begin)
 
     def record(self, step: steps.Step) -> None:
         """Keep or write a step; a database in trouble does not stop a bootstrap."""
@@ -63,6 +67,8 @@ class Recording:
 
     def came_up(self, detail: str) -> None:
         """The daemon has greeted."""
+        if self._has_changed and not self.procedure_id:
+            self._begin()
         if self.procedure_id:
             self._end_greeting(steps.DONE, detail)
             procedures.finish(self.procedure_id, self.reason, self.note)
@@ -72,6 +78,13 @@ class Recording:
         if self.procedure_id:
             self._end_greeting(steps.FAILED, detail)
             procedures.finish(self.procedure_id, reason, detail)
+
+    def _begin(self) -> None:
+        begun = procedures.begin(self._cluster_id, Kind.BOOTSTRAP, self._worker)
+        self.procedure_id = begun.pk
+        kept, self._kept = self._kept, []
+        for step in kept:
+            self._write(step)
 
     def _end_greeting(self, outcome: str, detail: str) -> None:
         if self._greets_since:
@@ -96,21 +109,29 @@ class Recordings:
             found = self._under_way.get(cluster_id)
         if found is not None:
             return found
-        procedure_id = run(lambda: self._claim(cluster_id))
-        made = Recording(cluster_id, self._worker, run, procedure_id)
+        procedure_id, is_retry = run(lambda: self._claim(cluster_id))
+        made = Recording(cluster_id, self._worker, run, procedure_id, is_retry=is_retry)
         with self._lock:
             self._under_way[cluster_id] = made
         return made
 
-    def end(self, cluster_id: int, tell: Callable[[Recording], None]) -> None:
-        """Tell the one under way how it ended, if there is one."""
+    def note(self, cluster_id: int) -> str:
+        """What is to be said of the link although it comes up."""
+        with self._lock:
+            found = self._under_way.get(cluster_id)
+        return found.note if found is not None else ""
+
+    def end(self, cluster_id: int, tell: Callable[[Recording], None]) -> bool:
+        """Tell the one under way how it ended; says whether somebody had asked for it."""
         with self._lock:
             found = self._under_way.pop(cluster_id, None)
-        if found is not None:
-            tell(found)
+        if found is None:
+            return False
+        quietly(lambda: tell(found))  # what is told of a link does not keep it from coming up
+        return found.is_asked
 
-    def _claim(self, cluster_id: int) -> int:
+    def _claim(self, cluster_id: int) -> tuple[int, bool]:
         # Whoever left one running held the lease before us.
         procedures.finish_running(cluster_id, Kind.BOOTSTRAP, procedures.WORKER_GONE, GONE)
         claimed = procedures.claim_for(cluster_id, Kind.BOOTSTRAP, self._worker)
-        return claimed.pk if claimed is not None else 0
+        return claimed.pk if claimed is not None else 0, links.is_retry(cluster_id)

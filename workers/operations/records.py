@@ -107,7 +107,8 @@ class Records:
         return greetings.hello(cluster_id, epoch)
 
     def came_up(self, cluster_id: int, epoch: int, welcome: messages.Welcome) -> None:
-        if not link_services.record_up(cluster_id, epoch, dataclasses.asdict(welcome)):
+        note = self._recordings.note(cluster_id)
+        if not link_services.record_up(cluster_id, epoch, dataclasses.asdict(welcome), note):
             raise errors.LinkClosed("The lease went to another worker.")
         self._recordings.end(cluster_id, lambda one: one.came_up(_greeted(welcome)))
 
@@ -120,7 +121,8 @@ class Records:
     ) -> None:
         not_before = None if retry_in_s is None else link_services.in_future(retry_in_s)
         link_services.record_blocked(cluster_id, epoch, reason, detail, not_before)
-        self._recordings.end(cluster_id, lambda one: one.failed(reason, detail))
+        if self._recordings.end(cluster_id, lambda one: one.failed(reason, detail)):
+            link_services.clear_bootstrap_request(cluster_id, epoch)  # its answer is that failure
 
     # What comes over them -----------------------------------------------------------------------
 
