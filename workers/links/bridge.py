@@ -18,6 +18,8 @@ NOISE_LIMIT_BYTES = 256 << 10
 LINE_LIMIT_BYTES = 64 << 10
 STATUS_LIMIT_S = 30.0
 
+NO_BRIDGE = "no_bridge"
+"""Reason of a CannotConnect: what ran said nothing that the client says."""
 NO_CLIENT = "no_client"
 """Reason of a CannotConnect: nothing is installed in the client's directory."""
 
@@ -134,7 +136,7 @@ def read_marker(channel: carriers.Channel, limit_s: float) -> Marker:
         noise += _receive(channel, ends_at, "the client's first line", noise)
         if len(noise) > NOISE_LIMIT_BYTES:
             raise errors.CannotConnect(
-                "no_bridge",
+                NO_BRIDGE,
                 f"The account's start-up files printed over {NOISE_LIMIT_BYTES >> 10} KiB before "
                 "the client spoke. Make them silent for sessions without a terminal.",
                 transient=False,
@@ -160,10 +162,10 @@ def read_json_line(channel: carriers.Channel, limit_s: float) -> dict[str, Any]:
         said = json.loads(line)
     except ValueError as problem:
         raise errors.CannotConnect(
-            "no_bridge", f"The client's line is no JSON: {_printable(line)}"
+            NO_BRIDGE, f"The client's line is no JSON: {_printable(line)}"
         ) from problem
     if not isinstance(said, dict):
-        raise errors.CannotConnect("no_bridge", f"The client's line is odd: {_printable(line)}")
+        raise errors.CannotConnect(NO_BRIDGE, f"The client's line is odd: {_printable(line)}")
     return said
 
 
@@ -185,7 +187,7 @@ def status(
             noise += line
     finally:
         channel.close()
-    raise errors.CannotConnect("no_bridge", "The client does not tell of its daemon.")
+    raise errors.CannotConnect(NO_BRIDGE, "The client does not tell of its daemon.")
 
 
 def start_daemon(
@@ -238,7 +240,7 @@ def _receive_line(
     while b"\n" not in line:
         line += _receive(channel, ends_at, what, before + line)
         if len(line) > LINE_LIMIT_BYTES:
-            raise errors.CannotConnect("no_bridge", "The client's line has no end.")
+            raise errors.CannotConnect(NO_BRIDGE, "The client's line has no end.")
     line, _, rest = line.partition(b"\n")
     channel.unread(rest)
     return line
@@ -263,7 +265,7 @@ def _receive(channel: carriers.Channel, ends_at: float, what: str, so_far: bytes
 def _broken(channel: carriers.Channel, what: str, why: str, so_far: bytes) -> errors.CannotConnect:
     words = channel.stderr_tail() or _printable(so_far)
     said = f" It said: {_last_line(words)}" if words else ""
-    return errors.CannotConnect("no_bridge", f"Waited for {what}: {why}.{said}")
+    return errors.CannotConnect(NO_BRIDGE, f"Waited for {what}: {why}.{said}")
 
 
 def _last_line(words: str) -> str:

@@ -35,36 +35,40 @@ lease's epoch.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from cluster_client.protocol import messages
 
-from . import bridge, carriers, client_archive, clock, data, errors, ssh_errors, steps, upload
+from . import (
+    bridge,
+    carriers,
+    client_archive,
+    clock,
+    data,
+    errors,
+    ssh_errors,
+    standing,
+    steps,
+    upload,
+)
+from .standing import Skew, Standing, skew
+
+__all__ = ["Outcome", "Skew", "skew", "upgrade"]
 
 logger = logging.getLogger(__name__)
 
 GREETING_LIMIT_S = 30.0
 
-INCOMPATIBLE = "incompatible"
 FAILED = "upgrade_failed"
+WHAT_TO_DO = "See the client's log on the cluster, then bootstrap again."
 ANSWERS = frozenset({"stale_epoch", "wrong_instance"})
 """Refusals of a daemon that has understood the greeting: the link will see to them."""
 
 SSH_TROUBLE = frozenset({"ssh_broken", "ssh_busy"})
 
 Start = Callable[[], carriers.Channel]
-
-
-class Skew(enum.Enum):
-    """How the protocol of a client stands to this server's."""
-
-    FITS = "fits"
-    OLDER = "older"
-    NEWER = "newer"
 
 
 @dataclass(frozen=True)
@@ -74,43 +78,6 @@ class Outcome:
     is_changed: bool
     reason: str = ""
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Client:
-    """A build and the protocol versions that it speaks; "" and () where there is none."""
-
-    build_hash: str = ""
-    versions: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What is there: the files, what a start would run, and the daemon that answers here."""
-
-    found: upload.Found
-    installed: Client
-    running: Client
-
-    @property
-    def versions(self) -> tuple[int, ...]:
-        """Those to be talked to, without a change."""
-        return self.running.versions or self.installed.versions
-
-    def before(self, archive: client_archive.Archive) -> str:
-        """The archive to go back to from `archive`; "" if there is no other one."""
-        names = [self.found.current, self.found.previous]
-        if self.running.build_hash:
-            names.insert(0, client_archive.name_of(self.running.build_hash))
-        there = (name for name in names if name in self.found.archives and name != archive.name)
-        return next(there, "")
-
-
-def skew(theirs: Sequence[int], ours: Sequence[int] = messages.VERSIONS) -> Skew:
-    """How a client that speaks `theirs` stands; one that does not say is taken to fit."""
-    if not theirs or set(theirs) & set(ours):
-        return Skew.FITS
-    return Skew.NEWER if max(theirs) > max(ours) else Skew.OLDER
 
 
 def upgrade(
@@ -134,14 +101,14 @@ def upgrade(
     archive = build()
     with steps.step(record, "Look at the client") as note:
         found = upload.look(carrier, installation, archive)
-        standing = _standing(carrier, installation, key, found)
-        note.detail = f"Python {found.python} ({found.executable}); {_described(standing)}."
-        _refuse_unfit(installation, standing, is_requested=is_requested)
+        there = standing.look(carrier, installation, key, found)
+        note.detail = f"Python {found.python} ({found.executable}); {standing.described(there)}."
+        standing.refuse_unfit(installation, there, is_requested=is_requested)
     its = _Upgrade(carrier, installation, key, start, hello, record, greeting_limit_s)
     if found.kind == upload.BY_HAND:
-        return its.restart_by_hand(standing, is_requested=is_requested)
-    is_kept = found.is_usable and skew(standing.versions) is Skew.FITS and not is_requested
-    return Outcome(is_changed=False) if is_kept else its.replace(standing, archive)
+        return its.restart_by_hand(there, is_requested=is_requested)
+    is_kept = found.is_usable and there.is_fit and not is_requested
+    return Outcome(is_changed=False) if is_kept else its.replace(there, archive)
 
 
 class _Upgrade:
@@ -166,9 +133,9 @@ class _Upgrade:
         self._record = record
         self._greeting_limit_s = greeting_limit_s
 
-    def restart_by_hand(self, standing: Standing, *, is_requested: bool) -> Outcome:
+    def restart_by_hand(self, there: Standing, *, is_requested: bool) -> Outcome:
         """Start the daemon anew if a person has changed its files since it was started."""
-        running, installed = standing.running, standing.installed
+        running, installed = there.running, there.installed
         is_outdated = bool(installed.build_hash) and running.build_hash != installed.build_hash
         is_unfit = skew(running.versions) is not Skew.FITS
         if not running.build_hash or not is_outdated or not (is_requested or is_unfit):
@@ -176,10 +143,9 @@ class _Upgrade:
         self._start_and_greet()
         return Outcome(is_changed=True)
 
-    def replace(self, standing: Standing, archive: client_archive.Archive) -> Outcome:
+    def replace(self, there: Standing, archive: client_archive.Archive) -> Outcome:
         """Put the archive there, start it in place of what runs, go back if it does not answer."""
-        found, running = standing.found, standing.running
-        before = standing.before(archive)
+        found, running = there.found, there.running
         is_there = found.is_ready(archive)
         with steps.step(self._record, "Upload the client") as note:
             if is_there:
@@ -191,15 +157,12 @@ class _Upgrade:
         is_another_running = running.build_hash not in ("", archive.build_hash)
         if not is_another_running and (is_there or not found.is_usable):
             return Outcome(is_changed=not is_there)
-        return self._start_or_go_back(archive, before)
-
-    def _start_or_go_back(self, archive: client_archive.Archive, before: str) -> Outcome:
         try:
             self._start_and_greet()
         except errors.LinkError as problem:
-            if not before or _is_of_the_way(problem):
+            if not there.before(archive) or _is_of_the_way(problem):
                 raise
-            return self._go_back(archive, before, problem)
+            return self._go_back(archive, there, problem)
         return Outcome(is_changed=True)
 
     def _start_and_greet(self) -> None:
@@ -219,19 +182,19 @@ class _Upgrade:
             channel.close()
 
     def _go_back(
-        self, archive: client_archive.Archive, before: str, problem: errors.LinkError
+        self, archive: client_archive.Archive, there: Standing, problem: errors.LinkError
     ) -> Outcome:
-        """Make the client before current again and see that it runs. Raises CannotConnect."""
+        """Make the client before current again and see that it runs.
+
+        Raises CannotConnect if it does not, or can't be talked to: then only a person's request
+        may try the new one again.
+        """
+        before = there.before(archive)
         failed = f"The new client {archive.name} could not be used: {_clause(problem)}. The one"
-        todo = "See the client's log on the cluster, then bootstrap again."
         logger.warning("upgrade.failed", extra={"build": archive.name, "cause": str(problem)})
         try:
             with steps.step(self._record, "Go back to the client before") as note:
-                upload.use(self._carrier, self._installation, before)
-                running = _status(self._carrier, self._installation, self._key)[1]
-                # The start may have failed before it made the older daemon end.
-                if client_archive.name_of(running.build_hash) != before:
-                    self._greet(self._start())
+                self._bring_back(before, is_fit=there.is_fit)
                 note.detail = f"{before} runs."
         except errors.LinkError as second:
             if _is_of_the_way(second):
@@ -239,85 +202,25 @@ class _Upgrade:
             raise errors.CannotConnect(
                 FAILED,
                 f"{failed} before, {before}, could not be started again: {_clause(second)}. Jobs "
-                f"go on, and nobody watches them. {todo}",
+                f"go on, and nobody watches them. {WHAT_TO_DO}",
+                transient=there.is_fit,
             ) from second
-        return Outcome(
-            is_changed=False,
-            reason=FAILED,
-            detail=f"{failed} before, {before}, runs again; no job was harmed. {todo}",
-        )
+        detail = f"{failed} before, {before}, runs again; no job was harmed. {WHAT_TO_DO}"
+        if not there.is_fit:
+            raise errors.CannotConnect(FAILED, detail, transient=False)
+        return Outcome(is_changed=False, reason=FAILED, detail=detail)
 
-
-def _standing(
-    carrier: carriers.Carrier, installation: bridge.Installation, key: str, found: upload.Found
-) -> Standing:
-    if not found.is_usable:
-        return Standing(found, Client(), Client())
-    try:
-        return Standing(found, *_status(carrier, installation, key))
-    except errors.CannotConnect as problem:
-        # A client that can't even say what it is: to be replaced, not to stop the one who does.
-        logger.warning("upgrade.no_status", extra={"key": key, "cause": str(problem)})
-        return Standing(found, Client(), Client())
-
-
-def _status(
-    carrier: carriers.Carrier, installation: bridge.Installation, key: str
-) -> tuple[Client, Client]:
-    """What is installed and what runs, as the client itself tells."""
-    said = bridge.status(carrier, installation, key)
-    is_running = said.get("status") == "connected"
-    return _client(said.get("installed")), _client(said) if is_running else Client()
-
-
-def _client(said: Any) -> Client:
-    if not isinstance(said, dict):
-        return Client()
-    versions = said.get("versions")
-    numbers = versions if isinstance(versions, list) else ()
-    return Client(
-        str(said.get("build_hash") or ""), tuple(v for v in numbers if isinstance(v, int))
-    )
-
-
-def _described(standing: Standing) -> str:
-    found = standing.found
-    what = {
-        upload.NONE: "nothing is installed",
-        upload.ARCHIVE: f"{found.current or 'no archive'} is installed",
-        upload.BY_HAND: "an installation by hand is used as it stands",
-    }.get(found.kind, found.kind)
-    build_hash = standing.running.build_hash
-    return f"{what}, a daemon of build {build_hash} runs" if build_hash else what
-
-
-def _refuse_unfit(
-    installation: bridge.Installation, standing: Standing, *, is_requested: bool
-) -> None:
-    """Raise CannotConnect where only a person can make the versions meet."""
-    ours, path = list(messages.VERSIONS), installation.client_path
-    if standing.found.kind == upload.BY_HAND:
-        versions = standing.installed.versions or standing.running.versions
-        if skew(versions) is Skew.FITS:
+    def _bring_back(self, before: str, *, is_fit: bool) -> None:
+        upload.use(self._carrier, self._installation, before)
+        _, running = standing.status(self._carrier, self._installation, self._key)
+        # The start may have failed before it made the older daemon end.
+        if client_archive.name_of(running.build_hash) == before:
             return
-        what_to_do = (
-            "was installed by hand, so it is for you to bring it to this server's release; then "
-            "bootstrap the cluster"
-        )
-    else:
-        versions = standing.versions
-        if is_requested or skew(versions) is not Skew.NEWER:
-            return
-        what_to_do = (
-            "is newer than this server. Upgrade the server; or bootstrap the cluster, if the older "
-            "client is to take over"
-        )
-    raise errors.CannotConnect(
-        INCOMPATIBLE,
-        f"The client in {path} speaks protocol {list(versions)}, this server {ours}: it "
-        f"{what_to_do}.",
-        transient=False,
-    )
+        channel = self._start()
+        if is_fit:
+            self._greet(channel)
+        else:
+            channel.close()
 
 
 def _is_of_the_way(problem: errors.LinkError) -> bool:

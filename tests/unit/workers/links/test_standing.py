@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workers.links import client_archive, upload
-from workers.links.upgrade import Client, Skew, Standing, skew
+from workers.links.standing import Client, Skew, Standing, skew
 
 ARCHIVE = client_archive.Archive(b"new")
 NAMES = ("client-a.pyz", "client-b.pyz", ARCHIVE.name)
