@@ -185,7 +185,7 @@ def note_reached(cluster_id: int, epoch: int, address: str) -> bool:
 
 def note_proved(cluster_id: int, epoch: int, host: str) -> bool:
     """A daemon on `host` was seen to outlive the login that had started it."""
-    return bool(leases.held(cluster_id, epoch).update(outlives_login_on=host[:250]))
+    return bool(leases.held(cluster_id, epoch).update(outlives_login_on=clean_text(host, 250)))
 
 
 def become_attached(cluster_id: int, epoch: int, host: str) -> bool:

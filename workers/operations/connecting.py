@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import re
 from typing import Protocol
 
 from cluster_client.protocol import messages
@@ -38,6 +39,7 @@ from .plans import Plan
 logger = logging.getLogger(__name__)
 
 CONNECTED = "connected"
+HOST_NAME = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 OTHER_HOSTS_MOST = 3
 """Each costs a login of the budget."""
 ELSEWHERE_TRIES = 3
@@ -305,6 +307,8 @@ def _said(marker: bridge.Marker) -> str:
 
 
 def _resolved(host: str, port: int) -> list[str]:
+    if not HOST_NAME.fullmatch(host):  # it comes from the cluster
+        return []
     try:
         return addresses.resolve(host, port)
     except ssh_errors.HostUnknown:

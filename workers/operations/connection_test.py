@@ -20,7 +20,7 @@ def test(cluster_id: int) -> bool:
 
 def _test(cluster: HpcCluster, record: steps.Record) -> str:
     plan = bootstrap.plan(cluster.pk)
-    carrier = reach.carrier(plan, reach.TEST, reach.directly, plan.address)
+    carrier = reach.carrier(plan, reach.TEST, reach.directly)
     try:
         with steps.step(record, "Log in") as note:
             carrier.log_in()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from controller.models import Carrier, HpcCluster, Kind
 from controller.services import host_keys
 
-from ..links import addresses, errors, ssh, ssh_errors, steps
+from ..links import addresses, clock, errors, ssh, ssh_errors, steps
 from ..links.host_keys import HostKey
 from . import procedures, reach
+
+LIMIT_S = 180.0
+"""After which no further address is asked: each has time-outs of its own."""
 
 
 def fetch(cluster_id: int) -> bool:
@@ -23,7 +26,11 @@ def _fetch(cluster: HpcCluster, record: steps.Record) -> str:
         note.detail = f"{cluster.host_name}: {', '.join(found)}."
     offered: list[HostKey] = []
     problems: list[errors.CannotConnect] = []
+    ends_at = clock.now() + LIMIT_S
     for address in found:
+        if clock.now() > ends_at:
+            problems.append(ssh_errors.HostSilent(f"{address}: those before took too long."))
+            continue
         try:
             offered += _fetch_from(cluster, address, record)
         except ssh_errors.LoginError as problem:

@@ -37,6 +37,8 @@ DECRYPT_PAUSE_S = 60.0
 SOON_S = 5.0
 OTHERS_LIMIT_S = 30.0
 """How long to wait for another process whose login shows whether the credentials are good."""
+GIVEN_UP_S = logins.TRYING_S + 15.0
+"""The same for a link, which nobody waits for: until a process that died in it is given up."""
 
 
 class Run(Protocol):
@@ -121,7 +123,7 @@ class Gate:
 
     def ask(self) -> float:
         """See ssh.Gate; waits a while for another process that is just logging in."""
-        ends_at = clock.now() + OTHERS_LIMIT_S
+        ends_at = clock.now() + (GIVEN_UP_S if self._purpose == CONTROL else OTHERS_LIMIT_S)
         while True:
             answer = self._run(self._ask)
             if isinstance(answer, logins.Allowed):

@@ -17,7 +17,7 @@ import pytest
 from controller.lifecycle import JobStatus
 from controller.models import DaemonMode, HpcCluster, Kind, LoginState, Procedure, ProcedureState
 from controller.services import clusters, procedures
-from ops import services, sshd
+from ops import processes, services, sshd
 from tests import stack as stacks
 
 from .server_side import Portal, told
@@ -33,7 +33,9 @@ MANY = {"HPC_LOGINS_PER_MINUTE": "600", "HPC_LOGINS_PER_HOUR": "6000"}
 
 
 @pytest.fixture(scope="module")
-def portal(site: Site, service_directory: Path, django_db_blocker: Any) -> Iterator[Portal]:
+def portal(
+    request: pytest.FixtureRequest, site: Site, test_database: str, django_db_blocker: Any
+) -> Iterator[Portal]:
     """Two workers, on a machine that knows the names of some login nodes."""
     directory = Path(tempfile.mkdtemp(prefix="hpc-t-", dir="/tmp"))
     machine = sshd.Accounts(directory / "machine")
@@ -41,6 +43,8 @@ def portal(site: Site, service_directory: Path, django_db_blocker: Any) -> Itera
     redis = services.Redis(directory / "redis", with_port=True)
     redis.start()
     url = f"sqlite:///{directory}/db.sqlite3"
+    if test_database == "postgresql":
+        url = request.getfixturevalue("postgres_server").create_database(directory.name[6:])
     try:
         with django_db_blocker.unblock(), stacks.running(directory, redis, url, MANY) as made:
             portal = Portal(made, site, machine)
@@ -172,8 +176,12 @@ def test_login_that_takes_its_processes_along_makes_the_cluster_attached(
     cluster.refresh_from_db()
     assert cluster.mode == DaemonMode.ATTACHED
     assert "attached" in procedure.detail
+    assert "attached" in portal.stack.link(cluster).blocked_detail
     job = portal.stack.submit(cluster, "#!/bin/sh\nid -un\n")
     assert portal.stack.wait_status(job).status is JobStatus.COMPLETED
+    again = portal.wait_over(clusters.bootstrap(cluster))
+    assert again.state == ProcedureState.DONE, again.detail
+    portal.stack.wait_up(cluster)
 
 
 def test_daemon_on_another_login_node_is_found_or_moved(portal: Portal, site: Site) -> None:
@@ -192,6 +200,7 @@ def test_daemon_on_another_login_node_is_found_or_moved(portal: Portal, site: Si
     # Led to the other node, the link is made to the one with the daemon.
     clusters.disconnect(cluster)
     portal.stack.wait(lambda: not portal.stack.link(cluster).holder, "the link to be let go")
+    assert processes.wait_until(lambda: len(sshd.family(server)) == 1, 5), "a login is left"
     portal.prefer(cluster, there)
     clusters.connect(cluster)
     found = portal.stack.wait_up(cluster)
@@ -205,6 +214,18 @@ def test_daemon_on_another_login_node_is_found_or_moved(portal: Portal, site: Si
     assert (moved.address, moved.generation) == (there, here.generation + 1)
     assert moved.moved_at is not None
     assert portal.has_ended(here.daemon_pid)
+
+
+def test_unreachable_host_fails_what_was_asked_for_and_no_more(portal: Portal, site: Site) -> None:
+    server = site.new_server()
+    cluster = portal.register(server, site.add_account("unreached"))
+    server.stop()
+    procedure = portal.wait_over(clusters.bootstrap(cluster))
+    assert (procedure.state, procedure.reason) == (ProcedureState.FAILED, "host_unreachable")
+    assert told(procedure) == {"Log in": "failed"}
+    link = portal.stack.link(cluster)
+    assert (link.blocked_reason, link.blocked_detail) == (procedure.reason, procedure.detail)
+    portal.stack.wait(lambda: not portal.stack.link(cluster).bootstrap_requested_at, "the answer")
 
 
 def test_worker_killed_in_the_middle_gives_way_to_the_next(portal: Portal, site: Site) -> None:
