@@ -1,6 +1,6 @@
-"""Runs the tiers of tests, two side by side, and says how long each took.
+"""Runs the tiers of tests, a few side by side, and says how long each took.
 
-Two, because most tests wait more than they compute: side by side they keep the processors busy.
+Most tests wait more than they compute: side by side they keep the processors busy.
 What a tier prints is kept in a file and shown once it has ended, so that no two are mixed.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
 REPORTS = CHECKOUT / "tests" / "artefacts"
-SIDE_BY_SIDE = 2
+SIDE_BY_SIDE = 3
 NOT_HERE = "not_here"
 """The property of a report that says in a sentence what this machine could not be used for."""
 
@@ -61,11 +61,11 @@ SSH, SLURM = "tests/integration/ssh", "tests/integration/slurm"
 APART = tuple(f"--ignore={folder}" for folder in (SSH, SLURM))
 
 TIERS = (
+    Tier("acceptance", ("tests/acceptance",)),
     Tier("integration", ("tests/integration", *APART), is_parallel=True),
     Tier("unit", ("tests/unit",)),
-    Tier("acceptance", ("tests/acceptance",)),
-    Tier("slurm", (SLURM,)),
     Tier("ssh", (SSH,)),
+    Tier("slurm", (SLURM,)),
     Tier(
         "database",
         ("-m", "database", "tests/unit", "tests/integration", *APART),
@@ -142,8 +142,9 @@ def show(ended: Running) -> Outcome:
 class Run:
     """The tiers that wait, those that run, and what came of the others."""
 
-    def __init__(self, tiers: Sequence[Tier], reports: Path) -> None:
+    def __init__(self, tiers: Sequence[Tier], reports: Path, side_by_side: int) -> None:
         self.reports = reports
+        self.side_by_side = side_by_side
         self.waiting = list(tiers)
         self.running: list[Running] = []
         self.outcomes: list[Outcome] = []
@@ -157,7 +158,7 @@ class Run:
                 self._show_what_ended()
 
     def _fill_up(self) -> None:
-        while self.waiting and len(self.running) < SIDE_BY_SIDE and not self.signals:
+        while self.waiting and len(self.running) < self.side_by_side and not self.signals:
             self.running.append(start(self.waiting.pop(0), self.reports))
         if signal.SIGTERM in self.signals:
             self._terminate()  # one that was being started then has not heard of it
@@ -189,11 +190,13 @@ class Run:
                 signal.signal(number, handler)
 
 
-def main(tiers: Sequence[Tier] = TIERS, reports: Path = REPORTS) -> int:
+def main(
+    tiers: Sequence[Tier] = TIERS, reports: Path = REPORTS, side_by_side: int = SIDE_BY_SIDE
+) -> int:
     """Run the tiers; return 0 if every one is good, 128 + N after signal N."""
     reports.mkdir(parents=True, exist_ok=True)
     started_at = time.monotonic()
-    run = Run(tiers, reports)
+    run = Run(tiers, reports, side_by_side)
     run.to_the_end()
     for sentence in dict.fromkeys(s for outcome in run.outcomes for s in outcome.not_here):
         print(sentence)

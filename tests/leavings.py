@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from cluster_client import socket_directory
+
 PROC = Path("/proc")
+STEP_S = 0.05
 
 
 def processes(word: str) -> dict[int, str]:
@@ -27,7 +34,25 @@ def _texts(entry: Path) -> bytes:
     return b"\0".join([(entry / "cmdline").read_bytes(), (entry / "environ").read_bytes(), *places])
 
 
-def socket_directories() -> set[Path]:
-    """Where daemons of this user had their sockets: those that no living process has open."""
-    found = Path("/tmp").glob(f"hpc-{os.geteuid()}-*")
-    return {path for path in found if not processes(str(path))}
+@contextmanager
+def sockets_watched(place: Path) -> Iterator[set[Path]]:
+    """The socket directories of the daemons that stacks in `place` have had so far.
+
+    Other daemons of this user may come and go meanwhile: those are not looked at.
+    """
+    found: set[Path] = set()
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(STEP_S):
+            # Unlike Path.glob it does not mind what goes away meanwhile.
+            states = glob.glob(f"{glob.escape(str(place))}/*/cluster_client/state/*.*")  # noqa: PTH207
+            found.update(Path(socket_directory.usual_path(state)) for state in states)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        is_over.set()
+        watcher.join()

@@ -20,11 +20,11 @@ END_LIMIT_S = 60
 @pytest.fixture
 def place(short_directory):
     """A directory for the demo's state; after the test nothing of it may be left."""
-    before = leavings.socket_directories()
-    yield short_directory
+    with leavings.sockets_watched(short_directory) as sockets:
+        yield short_directory
     assert list(short_directory.iterdir()) == []
     assert leavings.processes(str(short_directory)) == {}
-    assert processes.wait_until(lambda: leavings.socket_directories() <= before, 10)
+    assert not [path for path in sockets if path.exists()]
 
 
 def start_demo(checkout, place):

@@ -73,11 +73,12 @@ def listener(port):
 
 @pytest.fixture
 def place(short_directory):
-    before = leavings.socket_directories()
-    yield short_directory
+    with leavings.sockets_watched(short_directory) as sockets:
+        yield short_directory
     assert leavings.processes(str(short_directory)) == {}
     assert [path.name for path in short_directory.iterdir()] == ["var"]
-    assert processes.wait_until(lambda: leavings.socket_directories() <= before, 10)
+    assert sockets
+    assert not [path for path in sockets if path.exists()]
 
 
 def test_the_stack_stays_up_until_it_is_asked_to_stop(checkout, place):

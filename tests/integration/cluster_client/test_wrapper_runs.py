@@ -37,6 +37,10 @@ sys.exit(7)
 """
 
 
+DEFAULT_SIGNALS = ("/usr/bin/env", "--default-signal=HUP,INT,QUIT")
+"""As a scheduler starts jobs; tests that run in the background ignore these."""
+
+
 class Job:
     """A job's directory with its wrapper."""
 
@@ -62,7 +66,7 @@ class Job:
         options = {"env": {"PATH": os.environ["PATH"]}, **options}
         with (self.directory / "out").open("ab") as out, (self.directory / "err").open("ab") as err:
             return subprocess.Popen(
-                [*argv, self.control / "wrapper"],
+                [*DEFAULT_SIGNALS, *argv, self.control / "wrapper"],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
