@@ -137,13 +137,13 @@ def test_twenty_questions_cost_one_login(make: Callable[..., Place]) -> None:
     assert place.cluster.logins.get().purpose == "files"
 
 
-@pytest.mark.parametrize("sessions", ["10", "1"])
-def test_twelve_at_once_share_one_login(
-    make: Callable[..., Place], settings: Settings, sessions: str
+@pytest.mark.parametrize(("sessions", "questions"), [(10, 12), (1, 4)])
+def test_many_at_once_share_one_login(
+    make: Callable[..., Place], settings: Settings, sessions: int, questions: int
 ) -> None:
     settings.HPC_FILES_PARALLEL = 12
-    place = make({"MaxSessions": sessions})
-    assert at_once(*[place.read] * 12) == [b"hello\n"] * 12
+    place = make({"MaxSessions": str(sessions)})
+    assert at_once(*[place.read] * questions) == [b"hello\n"] * questions
     assert place.logins == (1, 1)
 
 
