@@ -26,7 +26,7 @@ STUB = "client.py"
 CURRENT = "current"
 PACKAGE = "__init__.py"
 STUB_MARK = "HPC-CLIENT-STUB"
-DAY_S = 86_400
+HOUR_S = 3600
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 Answer = dict[str, Any]
@@ -73,7 +73,7 @@ def put(directory: str, name: str, sha256: str, stub: str, *kept: str) -> Answer
     before = [one for one in names(directory) if one != name][:1]
     replace(os.path.join(directory, CURRENT), "\n".join([name, *before]) + "\n")
     replace(os.path.join(directory, STUB), stub)
-    remove_archives(directory, {name, *before, *kept, *running(directory)})
+    clear_away(directory, {name, *before, *kept, *running(directory)})
     return {"status": "put"}
 
 
@@ -86,23 +86,28 @@ def use(directory: str, name: str) -> Answer:
     return {"status": "used"}
 
 
-def remove_archives(directory: str, kept: set[str]) -> None:
-    """Remove all but those that are kept; two installers may be at it at once."""
-    for one in archives(directory) - kept | abandoned(directory):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, one))
+def clear_away(directory: str, kept: set[str]) -> None:
+    """Remove what has been of no use for an hour: other archives, and what installers left that
+    were killed.
 
-
-def abandoned(directory: str) -> set[str]:
-    """What killed installers left a day ago or more, and archives that a disk has damaged."""
-    found = set()
+    A younger one may be another portal's, which is about to make it current.
+    """
     for one in os.listdir(directory):
-        is_ours = one.startswith((f"{STUB}.", f"{CURRENT}.", "client-"))
-        if is_ours and (one.endswith(".new") or ".damaged-" in one):
+        if is_ours(one) and one not in kept:
+            path = os.path.join(directory, one)
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - os.lstat(os.path.join(directory, one)).st_mtime > DAY_S:
-                    found.add(one)
-    return found
+                if time.time() - os.lstat(path).st_mtime > HOUR_S:
+                    os.unlink(path)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file is one of those that come and go with the client's versions."""
+    is_left = name.endswith(".new") or ".damaged-" in name
+    return is_archive(name) or (is_left and name.startswith((f"{STUB}.", f"{CURRENT}.", "client-")))
+
+
+def is_archive(name: str) -> bool:
+    return name.startswith("client-") and name.endswith(".pyz")
 
 
 def archives(directory: str) -> set[str]:
@@ -111,7 +116,7 @@ def archives(directory: str) -> set[str]:
         found = os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    return {one for one in found if one.startswith("client-") and one.endswith(".pyz")}
+    return {one for one in found if is_archive(one)}
 
 
 def running(directory: str) -> Iterator[str]:
