@@ -64,7 +64,10 @@ def _queued(record: JobRecord, sighting: Sighting) -> Optional[Change]:
     seen = replace(
         _seen(record), state=QUEUED, run=run, reason=sighting.reason, scheduler_state=sighting.words
     )
-    return Change(seen, (NewEvent("queued", {"reason": sighting.reason}),))
+    data: dict[str, object] = {"reason": sighting.reason}
+    if sighting.needs_action:
+        data["needs_action"] = True
+    return Change(seen, (NewEvent("queued", data),))
 
 
 def _is_known_queued(record: JobRecord, sighting: Sighting, run: int) -> bool:

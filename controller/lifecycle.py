@@ -89,6 +89,9 @@ OPEN = frozenset({S.PENDING, S.SUBMITTING, *IN_SCHEDULER, S.CANCELLING})
 AT_WORK = OPEN | {S.DELETING}
 """Statuses in which something is still to be done for the job on its cluster."""
 
+NEEDS_ACTION = "needs_action"
+"""What blocks a QUEUED job that the scheduler keeps waiting until somebody acts."""
+
 MAY_BE_ON_CLUSTER = (S.PENDING, S.SUBMITTING, *IN_SCHEDULER)
 """PENDING too: a database restored from a backup may hold a PENDING row whose job already ran."""
 

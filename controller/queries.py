@@ -215,7 +215,7 @@ def with_confirmation(jobs: QuerySet[HpcJob]) -> QuerySet[HpcJob]:
     polled = Case(
         When(
             job_status__in=lifecycle.IN_SCHEDULER,
-            blocked_reason="",
+            blocked_reason__in=("", lifecycle.NEEDS_ACTION),
             then=Coalesce("cluster__link__last_polled_at", "confirmed_at"),
         ),
         default=F("confirmed_at"),

@@ -236,7 +236,8 @@ class Event:
 
     `kind` and `data`:
     - `submitted`: scheduler_job_id, name (what the script calls the job, if it does)
-    - `queued`: reason (the scheduler's hold reason, may be "")
+    - `queued`: reason (the scheduler's hold reason, may be ""), needs_action (true: it waits for
+      ever unless somebody does what the reason says)
     - `running`
     - `ended`: outcome (`completed`, `failed`, `cancelled`, `wall_time_exceeded`,
       `out_of_memory`, `node_fail`, `preempted`, `refused`), exit_code, signal, reason,

@@ -84,6 +84,7 @@ class Sighting:
     `is_exact` False: the exit code may lack 128, as Slurm's accounting tells it.
     `is_provisional`: the accounting may know another cause of this end.
     `knows_cancel`: the outcome is `cancelled` if, and only if, a cancel ended the job.
+    `needs_action`: a queued job that waits for ever unless somebody acts, as `reason` says.
     `tasks`: so many of a job array it sums up, some of which may wait while others run; 0: none.
     """
 
@@ -98,6 +99,7 @@ class Sighting:
     is_exact: bool = True
     is_provisional: bool = False
     knows_cancel: bool = False
+    needs_action: bool = False
     tasks: int = 0
     usage: Optional[Usage] = None
 

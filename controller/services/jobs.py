@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import DatabaseError, transaction
 
 from .. import errors, publish, queries
-from ..lifecycle import FINAL, IN_SCHEDULER, Event, JobStatus
+from ..lifecycle import FINAL, IN_SCHEDULER, NEEDS_ACTION, Event, JobStatus
 from ..models import HpcJob
 from ..models.job import LIFECYCLE_FIELDS
 from . import parameters as asked
@@ -150,7 +150,10 @@ def look_again(job: HpcJob) -> None:
     with transaction.atomic():
         row = HpcJob._base_manager.select_for_update().get(pk=job.pk)
         is_lost = row.status in IN_SCHEDULER and row.blocked_reason in queries.LOST_SIGHT
-        (make_due if is_lost else unblock)(job.pk)
+        if is_lost:
+            make_due(job.pk)
+        elif row.blocked_reason != NEEDS_ACTION:  # that passes once the cluster says so
+            unblock(job.pk)
         if job.cluster_id is not None:
             publish.drain_cluster(job.cluster_id)
     job.refresh_from_db()

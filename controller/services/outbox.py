@@ -174,7 +174,8 @@ def _carry_out(job_id: int, report: reports.Report) -> None:
         if not outcome.is_legal:
             return
         if report.event in SIGHTINGS:  # also where the status stays: seen again
-            rows = HpcJob._base_manager.filter(pk=job_id, blocked_reason__in=queries.LOST_SIGHT)
+            over = (*queries.LOST_SIGHT, lifecycle.NEEDS_ACTION)
+            rows = HpcJob._base_manager.filter(pk=job_id, blocked_reason__in=over)
             rows.update(**moves.UNBLOCKED)
     if report.name:
         HpcJob._base_manager.filter(pk=job_id, name="").update(name=report.name)

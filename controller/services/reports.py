@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from .. import errors
-from ..lifecycle import Event
+from ..lifecycle import NEEDS_ACTION, Event
 
 TAG = re.compile(r"[a-z][a-z2-7]{14}")
 TEXT_LIMIT = 4000
@@ -116,7 +116,8 @@ def _submitted(run: int, at: datetime | None, data: dict[str, Any]) -> Report:
 
 
 def _queued(run: int, at: datetime | None, data: dict[str, Any]) -> Report:
-    return Report(Event.QUEUE, run, _text(data.get("reason", "")), at)
+    blocked = NEEDS_ACTION if data.get("needs_action") is True else ""
+    return Report(Event.QUEUE, run, _text(data.get("reason", "")), at, blocked_reason=blocked)
 
 
 def _running(run: int, at: datetime | None, data: dict[str, Any]) -> Report:

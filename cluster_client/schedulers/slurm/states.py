@@ -5,8 +5,7 @@ Rules:
 - COMPLETING is no end: the epilog, or a child that ignores TERM, is still there. A job that is
   being requeued shows its next restart count by then already, which is not that of what ends.
 - REVOKED is no end: a sibling of a federation has started the job.
-Source: https://slurm.schedmd.com/squeue.html and sacct.html, JOB STATE CODES; squeue.html, JOB
-REASON CODES.
+Source: https://slurm.schedmd.com/squeue.html and sacct.html, JOB STATE CODES.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from cluster_client.schedulers import (
     Sighting,
     sighting_of_exit,
 )
+from cluster_client.schedulers.slurm import reasons
 
 _OPEN = {
     "CONFIGURING": QUEUED,
@@ -55,41 +55,17 @@ _ENDED = {
     "TIMEOUT": ("wall_time_exceeded", "it reached its time limit"),
 }
 
-_NEEDS_ATTENTION = {
-    "AccountNotAllowed": "its account may not use the partition: cancel it",
-    "BadConstraints": "no node has what it asks for: cancel it",
-    "DependencyNeverSatisfied": "what it waits for can't happen any more: cancel it",
-    "InvalidAccount": "its account is not valid any more: cancel it",
-    "InvalidQOS": "its QOS is not valid any more: cancel it",
-    "JobHeldAdmin": "an administrator holds it",
-    "JobHeldUser": "it is held: scontrol release lets it go",
-    "PartitionDown": "the partition is down",
-    "PartitionInactive": "the partition is inactive",
-    "PartitionNodeLimit": "it asks for more nodes than the partition gives: cancel it",
-    "PartitionTimeLimit": "it asks for more time than the partition gives: cancel it",
-    "QOSNotAllowed": "its QOS may not be used there: cancel it",
-    "job_requeued_in_held_state": "it was requeued and is held: scontrol release lets it go",
-    "launch_failed_requeued_held": "its launch failed and it is held: ask the cluster's admin",
-}
-"""Why a job that waits will wait for ever unless somebody acts."""
-
 
 def of_open(word: str, run: int, reason: str) -> Sighting:
     """A job that has not ended, or whose state is not known here."""
     state = _OPEN.get(word, UNKNOWN)
     if word == "COMPLETING":
         run = 0
-    why = waiting(reason) if state == QUEUED else ""
-    return Sighting(state, run=run, reason=why, words=word, knows_cancel=True)
-
-
-def waiting(reason: str) -> str:
-    """The reason why a job waits, with what follows from it; "" if there is none."""
-    if reason in ("None", "N/A", ""):
-        return ""
-    # Older ones print some reasons with spaces.
-    told = _NEEDS_ATTENTION.get(reason.replace(" ", "_"))
-    return f"{reason}: {told}" if told else reason
+    why = reason if state == QUEUED else ""
+    return Sighting(
+        state, run=run, reason=reasons.of_waiting(why), words=word, knows_cancel=True,
+        needs_action=reasons.needs_action(why),
+    )  # fmt: skip
 
 
 def is_end(words: str) -> bool:

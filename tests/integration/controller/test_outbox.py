@@ -89,6 +89,28 @@ def test_the_scripts_own_name_is_shown_where_the_portal_gave_none(
     assert unnamed.status is JobStatus.SUBMITTED
 
 
+def test_a_job_that_waits_for_somebody_to_act_is_blocked_until_that_is_over(
+    client: Client, make_job: MakeJob
+) -> None:
+    job = make_job(JobStatus.SUBMITTED, cluster=client.cluster)
+
+    def blocked_after(**data: Any) -> tuple[str, str]:
+        client.send(client.event(job.tag, "queued", **data))
+        job.refresh_from_db()
+        assert job.status is JobStatus.QUEUED
+        return job.blocked_reason, job.blocked_detail
+
+    held = "JobHeldUser: it is held"
+    assert blocked_after(reason=held, needs_action=True) == ("needs_action", held)
+    jobs.look_again(job)
+    assert job.blocked_reason == "needs_action", "it is held whoever looks"
+    assert blocked_after(reason="Priority") == ("", "")
+    assert blocked_after(reason=held, needs_action=True) == ("needs_action", held)
+    client.send(client.event(job.tag, "running"))
+    job.refresh_from_db()
+    assert (job.status, job.blocked_reason) == (JobStatus.RUNNING, "")
+
+
 def test_what_was_received_is_not_applied_again(client: Client, make_job: MakeJob) -> None:
     job = make_job(JobStatus.SUBMITTED, cluster=client.cluster)
     batch = [client.event(job.tag, "queued"), client.event(job.tag, "running")]

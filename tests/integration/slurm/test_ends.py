@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from cluster_client.protocol import messages
+from ops import errors, processes, slurm_configuration
 
 from .conftest import new_tag, wait_until
 from .crowd import ENDS, NO_INTERPRETER, SIGNALS
-
-ATTEMPTS = itertools.count(1)
 
 
 def kinds(events):
@@ -151,20 +148,80 @@ def test_a_refusal_has_slurms_words(start_engine, changes, reason, words):
     assert words in answer.message
 
 
-def test_a_limit_that_is_full_now_is_transient(start_engine, site):
-    command = site.server.command
-    command("sacctmgr", "-i", "add", "qos", "single", "MaxSubmitJobsPerUser=1")
-    command("sacctmgr", "-i", "modify", "user", site.server.layout.user, "set", "qos+=single")
+@pytest.fixture(scope="module")
+def limits(slurm_server):
+    """QOS with limits: `single` and `narrow`, which our user may use."""
+    command = slurm_server.command
+    single = ("MaxSubmitJobsPerUser=1", "MaxTRESPerJob=cpu=1")
+    command("sacctmgr", "-i", "add", "qos", "single", *single)
+    command("sacctmgr", "-i", "add", "qos", "narrow", "MaxJobsPerUser=1")
+    user = slurm_server.layout.user
+    command("sacctmgr", "-i", "modify", "user", user, "set", "qos+=single,narrow")
+
+    def are_known():
+        try:
+            command("sbatch", "--test-only", "--qos=narrow", "--wrap=true")
+        except errors.NotStarted:
+            return False
+        return True
+
+    wait_until(are_known)
+
+
+def test_a_limit_that_is_full_now_is_transient(start_engine, limits):
     engine, first, second = start_engine(), new_tag(), new_tag()
     resources = messages.Resources(qos="single")
-    wait_until(lambda: isinstance(
-        engine.submit(first, "#SBATCH --hold\ntrue", resources=resources, attempt=next(ATTEMPTS)),
-        messages.Submitted))  # fmt: skip
+    answer = engine.submit(first, "#SBATCH --hold\ntrue", resources=resources)
+    assert isinstance(answer, messages.Submitted), answer
     answer = engine.submit(second, "true", resources=resources)
     assert (answer.reason, answer.transient) == ("limits", True)
     assert "QOSMaxSubmitJobPerUserLimit" in answer.message
     engine.engine.handle(messages.Cancel(first))
     engine.wait(first)
+
+
+def test_why_a_job_waits_is_told_in_slurms_word_and_in_a_users(start_engine, site, limits):
+    engine, command = start_engine(submit_parallel=4), site.server.command
+    node = site.server.nodes[1]
+    whole = f"-w {node} -n {slurm_configuration.CPUS} --mem-per-cpu=1"
+    options = {
+        "": whole,  # they run, and keep the others waiting
+        "-": "-q narrow",
+        "Resources": whole,
+        "QOSMaxJobsPerUserLimit": "-q narrow",
+        "QOSMaxCpuPerJobLimit!": "-q single -n 2",
+        "PartitionDown!": "-p debug",
+        "JobHeldUser!": "-H",
+        "BeginTime": "--begin=now+1hour",
+    }
+    command("scontrol", "update", "partitionname=debug", "state=down")
+    try:
+        tags = {word: new_tag() for word in options}
+        for word, tag in tags.items():
+            engine.submit(tag, f"#SBATCH {options[word]}\nsleep 60")
+        for word in ("", "-"):
+            engine.wait(tags.pop(word), "running")
+
+        def missing():
+            return {
+                word: told for word, tag in tags.items() if not is_told(word, told := waits(tag))
+            }
+
+        def waits(tag):
+            return [data for kind, data in engine.of(tag) if kind == "queued"]
+
+        def is_told(word, told):
+            wanted = (f"{word.rstrip('!')}: ", word.endswith("!"))
+            return any(
+                data["reason"].startswith(wanted[0])
+                and data.get("needs_action", False) is wanted[1]
+                for data in told
+            )
+
+        processes.wait_until(lambda: not missing(), 15)
+        assert missing() == {}
+    finally:
+        command("scontrol", "update", "partitionname=debug", "state=up")
 
 
 def test_directives_count_and_typed_resources_win(start_engine, site):

@@ -32,8 +32,9 @@ def test_a_new_reason_to_wait_is_told():
     change = judge(SUBMITTED_JOB, Sighting(schedulers.QUEUED, reason="Priority"))
     assert change.events[0].data == {"reason": "Priority"}
     assert judge(change.record, Sighting(schedulers.QUEUED, reason="Priority")) is None
-    held = judge(change.record, Sighting(schedulers.QUEUED, reason="JobHeldUser"))
-    assert held.events[0].data == {"reason": "JobHeldUser"}
+    sighting = Sighting(schedulers.QUEUED, reason="JobHeldUser", needs_action=True)
+    held = judge(change.record, sighting)
+    assert held.events[0].data == {"reason": "JobHeldUser", "needs_action": True}
 
 
 def test_a_requeued_job_is_queued_with_a_higher_run():

@@ -180,7 +180,9 @@ def test_what_the_queue_shows(slurm):
     }
     assert seen[tag("a")].ended_at == 1795371796.0
     assert seen[tag("g")].reason.startswith("DependencyNeverSatisfied: ")
-    assert (seen[tag("l")].reason, seen[tag("l")].run) == ("BeginTime", 1)
+    assert seen[tag("g")].needs_action
+    assert seen[tag("l")].reason.startswith("BeginTime: ")
+    assert (seen[tag("l")].run, seen[tag("l")].needs_action) == (1, False)
     assert {t[-1] for t, s in seen.items() if s.is_provisional} == {"b", "c", "d", "k"}
 
 
