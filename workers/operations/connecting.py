@@ -38,7 +38,7 @@ from .plans import Plan
 
 logger = logging.getLogger(__name__)
 
-CONNECTED = "connected"
+CONNECTED, ELSEWHERE = "connected", "elsewhere"
 HOST_NAME = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 OTHER_HOSTS_MOST = 3
 """Each costs a login of the budget."""
@@ -107,7 +107,7 @@ class Approach:
         if self._plan.is_attached:
             return self._attach()
         channel, marker = self._find()
-        if marker.status == "elsewhere":
+        if marker.status == ELSEWHERE:
             channel, marker = self._follow(marker)
         is_fit = upgrade.skew(marker.versions) is upgrade.Skew.FITS
         is_served = channel is not None and is_fit
@@ -119,10 +119,9 @@ class Approach:
         if self._is_asked or not is_fit or marker.status == bridge.NO_CLIENT:
             is_changed = self._see_to_client()
         if is_changed or (is_served and not self._is_forced):
-            channel, marker = bootstrap.dial(self._plan, self._carrier)
-            if marker.status == CONNECTED:
+            channel, _ = self._dial()
+            if channel is not None:
                 return channel
-            channel.close()
         return self._start()
 
     def _see_to_client(self) -> bool:
@@ -147,9 +146,8 @@ class Approach:
         if self._plan.is_attached:
             return bootstrap.attach(self._plan, self._carrier, self._world.issue)
         bootstrap.start(self._plan, self._carrier, self._world.issue())
-        channel, marker = bootstrap.dial(self._plan, self._carrier)
-        if marker.status != CONNECTED:
-            channel.close()
+        channel, marker = self._dial()
+        if channel is None:
             raise _vanished(marker)
         return channel
 
@@ -159,13 +157,19 @@ class Approach:
         """What answers here; the channel leads to the daemon."""
         with link_steps.step(self._world.record, "Look for the daemon") as note:
             try:
-                channel, marker = bootstrap.dial(self._plan, self._carrier)
+                channel, marker = self._dial()
             except errors.CannotConnect as problem:
                 if problem.reason != bridge.NO_CLIENT:
                     raise
                 note.detail = "There is no client yet."
                 return None, bridge.Marker(bridge.NO_CLIENT)
             note.detail = _said(marker)
+            return channel, marker
+
+    def _dial(
+        self, carrier: carriers.Account | None = None
+    ) -> tuple[carriers.Channel | None, bridge.Marker]:
+        channel, marker = bootstrap.dial(self._plan, carrier or self._carrier)
         if marker.status == CONNECTED:
             return channel, marker
         channel.close()
@@ -177,30 +181,26 @@ class Approach:
             carrier = self._world.carrier(address)
             try:
                 channel, found = self._look_at(carrier, address)
-            except ssh_errors.REFUSALS:
-                raise
+            except (*ssh_errors.REFUSALS, ssh_errors.BudgetSpent):
+                raise  # it says nothing of that host
             except errors.CannotConnect as problem:
                 carrier.close()
                 logger.info("daemon.not_there", extra={"address": address, "why": str(problem)})
                 continue
-            if found.status != "elsewhere":
+            if found.status != ELSEWHERE:
                 self._carrier.close()
                 self._carrier = carrier
-                if found.status == CONNECTED:
-                    return channel, found
-                channel.close()
-                return None, found  # its own host knows that it is dead
-            channel.close()
+                return channel, found  # without a channel its own host knows that it is dead
             carrier.close()
         self._move(marker)
         return None, marker
 
     def _look_at(
         self, carrier: carriers.Account, address: str
-    ) -> tuple[carriers.Channel, bridge.Marker]:
+    ) -> tuple[carriers.Channel | None, bridge.Marker]:
         with link_steps.step(self._world.record, f"Look for the daemon at {address}") as note:
             carrier.log_in()
-            channel, found = bootstrap.dial(self._plan, carrier)
+            channel, found = self._dial(carrier)
             note.detail = _said(found)
             return channel, found
 
@@ -244,16 +244,19 @@ class Approach:
             host = str(said.get("host", ""))
             note.detail = f"Generation {generation}, pid {said.get('pid')} on {host}."
         is_doubtful = self._plan.carrier == Carrier.SSH and host != self._plan.proven_host
-        if is_doubtful and not self._stays(host):
+        if is_doubtful and not self._may_stay(host):
             self._plan = dataclasses.replace(self._plan, is_attached=True)
             return self._attach()
-        channel, marker = bootstrap.dial(self._plan, self._carrier)
-        if marker.status == CONNECTED:
-            return channel
-        channel.close()
-        raise _vanished(marker)
+        started, marker = self._dial()
+        if marker.status == ELSEWHERE:  # one address stands for several hosts
+            started, marker = self._follow(marker)
+        if started is None:
+            raise _vanished(marker)
+        return started
 
-    def _stays(self, host: str) -> bool:
+    def _may_stay(self, host: str) -> bool:
+        """Whether nothing speaks against a daemon that outlives its login on `host`."""
+
         def log_in_again() -> carriers.Account:
             again = self._world.carrier(self._carrier.address)
             again.log_in()
@@ -268,9 +271,9 @@ class Approach:
         )
         if stays:
             self._world.proved(host)
-        else:
+        elif stays is False:
             self._world.attach(host)
-        return stays
+        return stays is not False
 
     def _attach(self) -> carriers.Channel:
         if self._is_asked or self._is_forced:

@@ -92,7 +92,23 @@ def test_daemon_that_a_login_takes_along_is_noticed(
 
     again, stays = provision.outlives_login(carrier, log_in_again, cluster.installation, KEY)
     again.close()
-    assert not stays
+    assert stays is False
+
+
+def test_login_that_comes_to_another_host_proves_nothing(
+    make: Callable[..., Cluster], site: Site
+) -> None:
+    cluster = make("two-hosts")
+    bring_up(cluster)
+    other = site.new_server(host_name="another")
+    again, stays = provision.outlives_login(
+        cluster.carrier(),
+        lambda: site.carrier(other, cluster.account.name),
+        cluster.installation,
+        KEY,
+    )
+    again.close()
+    assert stays is None
 
 
 def test_attached_daemon_lives_with_its_channel(
