@@ -12,7 +12,16 @@ from django.urls import reverse
 
 from .. import queries
 from ..lifecycle import JobStatus
-from ..models import ClusterLink, HostKey, HpcCluster, HpcJob, LinkState, LoginState
+from ..models import (
+    ClusterLink,
+    HostKey,
+    HpcCluster,
+    HpcJob,
+    LinkState,
+    LoginState,
+    Procedure,
+    Step,
+)
 from . import headlines
 from .cluster_verbs import VERBS, Standing
 
@@ -48,6 +57,15 @@ class KeyRow:
 
 
 @dataclass(frozen=True)
+class Done:
+    """A procedure as people read it; `detail` only if no step says the same."""
+
+    procedure: Procedure
+    steps: list[Step]
+    detail: str
+
+
+@dataclass(frozen=True)
 class NextStep:
     """A step on the way from a new cluster to one that takes jobs; `verb` names its button."""
 
@@ -79,7 +97,7 @@ def panel(cluster: HpcCluster, user: AbstractBaseUser | AnonymousUser) -> dict[s
         "keys": keys,
         "has_changed_keys": any(row.is_changed for row in keys),
         "has_unconfirmed_keys": any(row.is_offered and not row.is_confirmed for row in keys),
-        "procedures": procedures,
+        "procedures": [_done(procedure) for procedure in procedures],
         "needs_worker": at.active and not is_worker_alive and headlines.WORKER_COMMAND,
         "jobs": _jobs(cluster),
         "next_steps": steps,
@@ -113,6 +131,12 @@ def _row(keys: list[HostKey], replaced: set[tuple[str, str]]) -> KeyRow:
     )
 
 
+def _done(procedure: Procedure) -> Done:
+    steps = list(procedure.steps.all())
+    is_said = procedure.detail in {step.detail for step in steps}
+    return Done(procedure, steps, "" if is_said else procedure.detail)
+
+
 def _next_steps(at: Standing, keys: Sequence[KeyRow]) -> list[NextStep]:
     """Empty once the cluster has been bootstrapped."""
     if at.link.generation:
@@ -134,7 +158,8 @@ def _verbs(at: Standing, steps: Sequence[NextStep]) -> dict[str, Any]:
     for name, why in reasons.items():
         if why:
             unfit.setdefault(why, []).append(VERBS[name].label)
-    following = {step.verb for step in steps if step.is_next}
+    is_stuck = at.link.state == LinkState.BLOCKED
+    following = {step.verb for step in steps if step.is_next and not is_stuck}
     return {
         "verbs": [
             {

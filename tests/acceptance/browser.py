@@ -5,12 +5,17 @@ from __future__ import annotations
 import http.client
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+from django.contrib import auth
+from django.contrib.sessions.backends.db import SessionStore
+from django.db import connection
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
@@ -66,6 +71,11 @@ class Visit:
         self.page.fill("#id_password", password)
         self.page.click("input[type=submit]")
         expect(self.page.locator("#user-tools")).to_contain_text(name)
+
+    def enter(self, session: str) -> None:
+        """Be who the session's cookie stands for: checking a password is slow on purpose."""
+        cookie = {"name": settings.SESSION_COOKIE_NAME, "value": session, "url": self.url}
+        self.page.context.add_cookies([cookie])
 
     def go(self, path: str) -> None:
         self.page.goto(f"{self.url}/admin/{path}")
@@ -131,6 +141,33 @@ def visiting(browser: Browser, url: str, *, width: int = 1280, **options: Any) -
         visit.check()
     finally:
         context.close()
+
+
+def session_of(user: Any) -> str:
+    """The cookie of a fresh session of the user."""
+    session = SessionStore()
+    session[auth.SESSION_KEY] = str(user.pk)
+    session[auth.BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    return str(session.session_key)
+
+
+def aside(work: Callable[[], object]) -> None:
+    """Use the database while a browser is open: on another thread, with a connection of its own.
+
+    Playwright has an event loop in this one, for which Django refuses the database.
+    Source: https://docs.djangoproject.com/en/5.2/topics/async/#async-safety
+    """
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(run).result()
 
 
 @contextmanager

@@ -20,14 +20,10 @@ def stack_to_visit(
     own_redis: services.Redis,
     postgres_url: str,
     django_db_blocker: Any,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stack]:
     """A stack on PostgreSQL, whatever database this run is about: pages are the same on both."""
     from tests import stack as stacks  # needs Django's settings
 
-    # Playwright has an event loop in this thread, for which Django would refuse the database.
-    # Source: https://docs.djangoproject.com/en/5.2/topics/async/#async-safety
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     with (
         django_db_blocker.unblock(),
         stacks.running(short_directory, own_redis, postgres_url) as made,
