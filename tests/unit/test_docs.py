@@ -20,3 +20,10 @@ def test_settings_that_a_guide_names_exist(guide: Path) -> None:
     text = re.sub(r"environ\[.*?\]", "", guide.read_text())  # a portal's own
     named = set(re.findall(r"\bHPC_[A-Z0-9_]+\b", text))
     assert named <= SETTINGS
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_links_of_a_guide_lead_somewhere(guide: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", guide.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (guide.parent / target).exists()] == []
