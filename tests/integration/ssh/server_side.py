@@ -23,10 +23,10 @@ from .site import Site
 class Portal:
     """What a site's admin does, and sees, of clusters behind servers of `site`."""
 
-    def __init__(self, stack: Stack, site: Site, machine: sshd.Accounts) -> None:
+    def __init__(self, stack: Stack, site: Site, machine: sshd.Accounts | None = None) -> None:
         self.stack = stack
         self.site = site
-        self._machine = machine
+        self._machine = machine or site.accounts
 
     def start_worker(self) -> None:
         """One more worker, where the names of `machine` are known."""
