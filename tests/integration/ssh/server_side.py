@@ -29,8 +29,9 @@ class Portal:
         self._machine = machine or site.accounts
 
     def start_worker(self) -> None:
-        """One more worker, where the names of `machine` are known."""
-        self.stack.start_worker(around=self._machine.around)
+        """One more worker, where the names of `machine` are known if there is one."""
+        around = {"around": self._machine.around} if self._machine is not None else {}
+        self.stack.start_worker(**around)
 
     def holder_pid(self, cluster: HpcCluster) -> int:
         """The worker that holds the link."""
