@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.db import transaction
 
 from controller import publish
 from controller.lifecycle import JobStatus
 from controller.models import ClusterLink, HpcCluster, HpcJob
-from controller.services import clusters, links
+from controller.services import clusters, host_keys, links
+
+from .pages import ED25519, Watched, private_key
 
 SCRIPT = "#!/bin/bash\necho done\n"
 WELCOME: dict[str, Any] = {"host": "login1", "pid": 77, "client_version": "1.0", "outbox_id": "box"}
@@ -70,3 +74,29 @@ def commits(transactional_db: None) -> Iterator[Callable[[], None]]:
 def committed(django_capture_on_commit_callbacks: Any) -> Any:
     """A context at whose end what waited for the commit is done."""
     return lambda: django_capture_on_commit_callbacks(execute=True)
+
+
+@pytest.fixture
+def browser(admin_user: User) -> Iterator[Watched]:
+    made = Watched()
+    made.force_login(admin_user)
+    yield made
+    told = [entry.get_change_message() for entry in LogEntry.objects.all()]
+    assert not [secret for secret in made.secrets if secret in " ".join(told)]
+
+
+@pytest.fixture
+def far(db: None) -> HpcCluster:
+    """A cluster behind SSH, just registered."""
+    return clusters.register(
+        name="far", host_name="login.far.example", username="portal", client_path="/opt/hpc",
+        scheduler="slurm", key=private_key(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def trusted(far: HpcCluster) -> HpcCluster:
+    """The same with a confirmed host key."""
+    host_keys.record(far.pk, [ED25519])
+    host_keys.confirm(far, [key.pk for key in far.host_keys.all()])
+    return far
