@@ -40,6 +40,8 @@ ENTRIES_LIMIT = 1000
 PAGE_BYTES = 1 << 20
 """A page of the longest names and targets still fits a frame, however JSON escapes it."""
 GREETING_LIMIT_S = 20.0
+IDLE_LIMIT_S = 600.0
+"""Whoever asked has gone without a word: its host, or the network between, is down."""
 PROTOCOL_ERROR = 1002
 INTERNAL_ERROR = 1011
 
@@ -79,7 +81,7 @@ class FilesLink:
         """Answer until the other end closes or breaks the protocol."""
         try:
             while True:
-                limit_s = None if self._session.is_greeted else GREETING_LIMIT_S
+                limit_s = IDLE_LIMIT_S if self._session.is_greeted else GREETING_LIMIT_S
                 for item in self._session.receive(self._socket.recv(limit_s)):
                     if isinstance(item, Request):
                         self._answer(item)

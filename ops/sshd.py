@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ops import errors, processes, services
@@ -109,6 +109,11 @@ class Accounts:
         (self.keys / made.name).write_text("".join(f"{line}\n" for line in made.authorized))
         self._write()
         return made
+
+    def change_password(self, name: str, password: str) -> None:
+        """As its owner does by passwd; it counts from the next login on."""
+        self._all[name] = replace(self._all[name], password=password)
+        self._write()
 
     def get(self, name: str) -> Account | None:
         """The account of that name, if it was made."""

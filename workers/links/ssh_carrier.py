@@ -189,9 +189,9 @@ class SshCarrier:
             one.close()
 
     def take_spare(self) -> Spare | None:
-        """What was kept last, if anything is."""
+        """What was kept first, if anything is: so none of them grows old unseen."""
         with self._changed:
-            return self._spares.pop() if self._spares else None
+            return self._spares.pop(0) if self._spares else None
 
     # Connections ----------------------------------------------------------------------------------
 

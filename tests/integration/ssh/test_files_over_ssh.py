@@ -202,22 +202,26 @@ def test_change_of_the_row_makes_a_new_connection(make: Callable[..., Place]) ->
     assert place.server.log.count("Accepted password") == 1
 
 
-def test_refused_password_is_tried_once_and_told_until_it_is_changed(
-    make: Callable[..., Place], site: Site, home: sshd.Account
+def test_password_that_was_changed_there_is_refused_once_until_it_is_changed_here(
+    make: Callable[..., Place], site: Site
 ) -> None:
-    place = make(key="", password="wrong")
+    place = make(key="", password=PASSWORD)
+    place.read()
+    site.accounts.change_password("files-user", "second password")
+    place.cut()
     for _ in range(3):
         problem = place.refusal()
         assert (problem.code, problem.transient) == ("login_refused", False)
         assert "refused the password of 'files-user'" in str(problem)
     assert place.server.log.count("Failed password") == 1
-    assert LoginAttempt.objects.filter(cluster=place.cluster).count() == 1
+    assert LoginAttempt.objects.filter(cluster=place.cluster).count() == 2
     place.cluster.link.refresh_from_db()
     assert place.cluster.link.login_state == LoginState.REFUSED
-    place.cluster.password = PASSWORD
+    place.cluster.password = "second password"
     place.cluster.save()
     clusters.changed(place.cluster, {"password"})
     assert place.read() == b"hello\n"
+    site.accounts.change_password("files-user", PASSWORD)
 
 
 def test_ways_that_are_closed_are_told_apart(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster_client import errors, files
-from cluster_client.protocol import codec, messages
+from cluster_client.protocol import codec, messages, session
 
 TAG = "jaaaaaaaaaaaaaa"
 
@@ -90,3 +91,37 @@ def test_a_file_can_not_be_listed(job: Path) -> None:
     (job / "file").touch()
     with pytest.raises(errors.PathRefused, match="not a directory"):
         page(job, path="file")
+
+
+class Silence:
+    """A socket on which a greeting comes, and then nothing."""
+
+    def __init__(self, greeting: str) -> None:
+        self.limits_s: list[float | None] = []
+        self.closed: list[tuple[int, str]] = []
+        self._frames = [greeting]
+
+    def recv(self, limit_s: float | None) -> str:
+        self.limits_s.append(limit_s)
+        if not self._frames:
+            raise TimeoutError("nothing came")
+        return self._frames.pop(0)
+
+    def send(self, message: object) -> None:
+        assert message
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed.append((code, reason))
+
+
+def test_a_link_on_which_nobody_asks_any_more_ends(tmp_path: Path) -> None:
+    asker = session.Session(messages.DATA_LIMIT_BYTES)
+    asker.request(messages.Hello((1,), "portal", 1, purpose=messages.FILES), 5.0)
+    (greeting,) = asker.texts_to_send()
+    socket = Silence(greeting)
+    settings = SimpleNamespace(
+        job_working_directory=str(tmp_path), instance_id="portal", cluster_id=1
+    )
+    files.FilesLink(socket, settings).run()  # type: ignore[arg-type]
+    assert socket.limits_s == [files.GREETING_LIMIT_S, files.IDLE_LIMIT_S]
+    assert socket.closed == [(files.PROTOCOL_ERROR, "nothing came")]
