@@ -14,7 +14,7 @@ from collections.abc import Collection
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from ..models import HpcCluster, Kind, Procedure, ProcedureState, Step, StepOutcome
@@ -115,6 +115,17 @@ def finish_running(cluster_id: int, kind: str, reason: str = "", detail: str = "
     """End what of the kind is under way on the cluster."""
     rows = Procedure.objects.filter(cluster=cluster_id, kind=kind)
     return bool(_end(rows, (ProcedureState.RUNNING,), reason, detail))
+
+
+def end_abandoned(cluster_id: int, kind: str, detail: str) -> bool:
+    """End what a worker that is gone left under way; says whether somebody had asked for it.
+
+    Only who alone may do it calls this (the holder of the link's lease).
+    """
+    rows = Procedure.objects.filter(cluster=cluster_id, kind=kind, state=ProcedureState.RUNNING)
+    # One that nobody asked for begins in the moment in which it is made.
+    is_asked = rows.filter(started_at__gt=F("requested_at")).exists()
+    return finish_running(cluster_id, kind, WORKER_GONE, detail) and is_asked
 
 
 def withdraw(cluster_id: int, kind: str, detail: str) -> bool:

@@ -132,6 +132,8 @@ class Recordings:
 
     def _claim(self, cluster_id: int) -> tuple[int, bool]:
         # Whoever left one running held the lease before us.
-        procedures.finish_running(cluster_id, Kind.BOOTSTRAP, procedures.WORKER_GONE, GONE)
+        is_owed = procedures.end_abandoned(cluster_id, Kind.BOOTSTRAP, GONE)
         claimed = procedures.claim_for(cluster_id, Kind.BOOTSTRAP, self._worker)
+        if claimed is None and is_owed:
+            claimed = procedures.begin(cluster_id, Kind.BOOTSTRAP, self._worker)
         return claimed.pk if claimed is not None else 0, links.is_retry(cluster_id)

@@ -153,6 +153,9 @@ def test_what_was_asked_for_is_told_each_time(cluster: HpcCluster) -> None:
 def test_what_a_worker_left_behind_is_ended_by_the_next(cluster: HpcCluster) -> None:
     procedures.request(cluster, Kind.BOOTSTRAP)
     attempt(cluster)
-    come_up(cluster, attempt(cluster))
-    names = ["Log in", STEP.name]
-    assert told(cluster) == [("failed", "worker_gone", names), ("done", "", names)]
+    assert come_up(cluster, attempt(cluster, is_change=False))
+    gone = ("failed", "worker_gone", ["Log in", STEP.name])
+    assert told(cluster) == [gone, ("done", "", ["Log in"])]
+    attempt(cluster)  # nobody asked for this one
+    assert not come_up(cluster, attempt(cluster, is_change=False))
+    assert told(cluster)[2:] == [gone]
