@@ -147,8 +147,8 @@ class Conf:
     )
     files_parallel: int = _setting(
         8,
-        "Data connections to one cluster that a files worker has open at once.",
-        unit="connections",
+        "Questions about files of one cluster that a files worker has under way at once.",
+        unit="questions",
         least=1,
         most=64,
     )
