@@ -130,6 +130,7 @@ def test_a_copied_database_is_blocked(stack: Stack) -> None:
 def test_bootstrap_starts_the_daemon_of_a_link_that_is_not_wanted(stack: Stack) -> None:
     stack.start_worker()
     cluster = stack.add_cluster()
+    stack.wait_up(cluster)
     clusters.disconnect(cluster)
     stack.wait(lambda: stack.link(cluster).holder == "", "the link to be free")
     stack.client("stop", f"test.{cluster.pk}")
