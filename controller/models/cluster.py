@@ -112,10 +112,14 @@ class HpcCluster(models.Model):
         clusters.validate(self)
 
     def try_connect(self, force: bool = False) -> None:
-        """Ask for a link to the cluster; a worker makes it. `force`: also start the daemon anew."""
+        """Ask for a link to the cluster; a worker makes it. `force`: also see to the daemon anew.
+
+        For programs, as often as they like: credentials that were refused are not tried again by
+        it. A button that a person presses calls `services.clusters.connect`.
+        """
         from ..services import clusters
 
-        clusters.connect(self, force=force)
+        clusters.connect(self, force=force, is_by_person=False)
 
     def get_ssh_connection(self) -> tuple[Any, Any]:
         """A connected paramiko SSHClient and a session channel on it; close the client.

@@ -97,13 +97,18 @@ def ensure_link(cluster: HpcCluster) -> ClusterLink:
     return ClusterLink.objects.get_or_create(cluster=cluster)[0]
 
 
-def connect(cluster: HpcCluster, force: bool = False) -> None:
-    """Want a link: whatever holds it back is lifted. `force`: also see to the daemon anew."""
+def connect(cluster: HpcCluster, force: bool = False, *, is_by_person: bool = True) -> None:
+    """Want a link: whatever holds it back is lifted. `force`: also see to the daemon anew.
+
+    `is_by_person`: credentials that were refused are tried once more, and a pause of logins ends.
+    A program may ask at any rate: to try them again each time would lock the account.
+    """
     _refuse_unready(cluster)
     with transaction.atomic():
         link = _locked_link(cluster)
         _refuse_copy(cluster, link)
-        logins.forgive(cluster.pk)
+        if is_by_person:
+            logins.forgive(cluster.pk)
         columns: dict[str, Any] = {"wanted": True, **_tried_anew(link)}
         if force:
             columns["bootstrap_requested_at"] = Now()

@@ -36,10 +36,17 @@ class Credentials:
         except paramiko.BadAuthenticationType as problem:
             raise self._refused(username, problem.allowed_types) from None
         except (paramiko.SSHException, OSError, EOFError) as problem:
-            is_late = clock.now() - begun_at >= LOGIN_LIMIT_S
-            if is_late or not self._has_sent:
+            if not self._has_sent:
                 raise ssh_errors.HostSilent(
                     f"The server broke off before the login: {_words(problem)}."
+                ) from None
+            if clock.now() - begun_at >= LOGIN_LIMIT_S:
+                # It may count what it did not answer: to repeat that soon could lock the account.
+                raise ssh_errors.HostSilent(
+                    f"The server has the credentials and did not answer for {LOGIN_LIMIT_S:g} s: "
+                    "it may be overloaded. The next login is tried in 10 minutes, or when someone "
+                    "asks for it.",
+                    pause_s=ssh_errors.REFUSED_PAUSE_S,
                 ) from None
             # Whoever hangs up on credentials refuses them: so do PAM's account rules. To try again
             # by a timer could lock the account.

@@ -21,7 +21,8 @@ cores, in MB/s of one download.
 8. stderr is taken in by the transport's thread, its end kept: nobody has to read it, and it can't
    fill the window that it shares with stdout.
 9. A disconnect is remembered with its words, and which host key algorithms the server offered.
-10. `exec` waits for its answer with a limit; paramiko would wait for ever.
+10. `exec` waits for its answer with a limit; paramiko would wait for ever. So does the opening of a
+    session, for which it has a limit of an hour.
 11. Of several sessions that are refused at once each is told so: paramiko keeps one exception for
     all, and who comes second would take the connection for broken.
     Source: paramiko/transport.py of 5.1, open_channel and get_exception
@@ -45,6 +46,8 @@ from . import clock
 from .ssh_buffers import BufferedSocket, PacketPipe, TailPipe
 
 STDERR_BYTES = 8 << 10
+SESSION_LIMIT_S = 20.0
+"""For whoever names no other: `get_ssh_connection`, and what is opened on its client."""
 WINDOW_BYTES = 2 << 20
 WINDOW_LIMIT_BYTES = 16 << 20
 WINDOW_RATE = 100 << 20
@@ -104,6 +107,7 @@ class Transport(paramiko.Transport):
             default_max_packet_size=PACKET_BYTES,
         )
         self.set_log_channel(LOG_CHANNEL)
+        self.channel_timeout = SESSION_LIMIT_S
         self._accepts = accepts
         self._preferred_keys = tuple(key_algorithms)
         self._deferred: list[Message] = []

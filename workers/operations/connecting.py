@@ -177,23 +177,39 @@ class Approach:
 
     def _follow(self, marker: bridge.Marker) -> tuple[carriers.Channel | None, bridge.Marker]:
         """The daemon is registered on another host: what answers there, or is to be started."""
+        why = ""
         for address in self._other_addresses(marker.host):
             carrier = self._world.carrier(address)
             try:
                 channel, found = self._look_at(carrier, address)
-            except (*ssh_errors.REFUSALS, ssh_errors.BudgetSpent):
-                raise  # it says nothing of that host
             except errors.CannotConnect as problem:
                 carrier.close()
+                if self._stands(problem, address):
+                    raise
                 logger.info("daemon.not_there", extra={"address": address, "why": str(problem)})
+                why = why or str(problem)
                 continue
-            if found.status != ELSEWHERE:
+            except BaseException:
+                carrier.close()
+                raise
+            if found.status != "elsewhere":
                 self._carrier.close()
                 self._carrier = carrier
-                return channel, found  # without a channel its own host knows that it is dead
+                return channel, found  # without a channel: its own host knows that it is dead
             carrier.close()
-        self._move(marker)
+        self._move(marker, why)
         return None, marker
+
+    def _stands(self, problem: errors.CannotConnect, address: str) -> bool:
+        """Whether it says more than that the daemon's host can't be reached.
+
+        What another host shows that the client's words led to is no change of a confirmed key.
+        """
+        pins = self._plan.login.pins if self._plan.login is not None else ()
+        has_changed = isinstance(problem, ssh_errors.HostKeyChanged) and any(
+            pin.address == address for pin in pins
+        )
+        return has_changed or isinstance(problem, (*ssh_errors.REFUSALS, ssh_errors.BudgetSpent))
 
     def _look_at(
         self, carrier: carriers.Account, address: str
@@ -214,11 +230,14 @@ class Approach:
             found |= dict.fromkeys(_resolved(name, login.port))
         return [one for one in found if one != self._carrier.address][:OTHER_HOSTS_MOST]
 
-    def _move(self, marker: bridge.Marker) -> None:
-        """Returns if the daemon is to be started here; raises CannotConnect if not yet."""
+    def _move(self, marker: bridge.Marker, why: str) -> None:
+        """Returns if the daemon is to be started here; raises CannotConnect if not yet.
+
+        `why`: what kept its own host from being reached, if that is known.
+        """
         tries = self._plan.elsewhere_tries + 1
         if tries >= ELSEWHERE_TRIES and self._plan.may_move:
-            logger.warning("daemon.moves", extra={"from": marker.host})
+            logger.warning("daemon.moves", extra={"from": marker.host, "why": why})
             self._world.moved()
             return
         self._world.tried_elsewhere()
@@ -232,7 +251,8 @@ class Approach:
                 "It was moved a short while ago, and is not so often: see that the login nodes "
                 "behind the cluster's host can be reached, or register one of them alone."
             )
-        raise errors.CannotConnect("elsewhere", what + rest, pause_s=pause_s)
+        words = f" Why: {why}" if why else ""
+        raise errors.CannotConnect("elsewhere", what + rest + words, pause_s=pause_s)
 
     # A daemon that is started ---------------------------------------------------------------------
 

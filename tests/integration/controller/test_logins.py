@@ -12,7 +12,7 @@ from pytest_django import Settings
 
 from controller import errors, publish
 from controller.models import ClusterLink, HpcCluster, LinkState, LoginAttempt, LoginState
-from controller.services import links, logins
+from controller.services import clusters, links, logins
 
 
 def asked(cluster: HpcCluster) -> logins.Answer:
@@ -56,7 +56,9 @@ def test_a_refusal_stands_until_a_person_acts(cluster: HpcCluster) -> None:
     logins.forget_old()
     assert asked(cluster) == logins.Refused("login_refused", "No.\ufffd")
     assert not LoginAttempt.objects.exists()  # nothing was counted: nobody logged in
-    logins.forgive(cluster.pk)
+    cluster.try_connect(force=True)  # a program's, which may ask in a loop
+    assert isinstance(asked(cluster), logins.Refused)
+    clusters.connect(cluster)
     logins.told(cluster.pk, allowed(cluster), "login_refused", "No.", is_refusal=True)
     assert isinstance(asked(cluster), logins.Refused)
 

@@ -211,9 +211,23 @@ class ForcesChange(paramiko.ServerInterface):
         return paramiko.AUTH_FAILED
 
 
-def test_request_for_another_password_is_not_answered(site: Site) -> None:
+class Ponders(ForcesChange):
+    """Takes a password and says nothing, as where a directory server does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_over = threading.Event()
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        self.passwords.append(password)
+        self.is_over.wait(10)
+        return paramiko.AUTH_FAILED
+
+
+@contextmanager
+def odd_server(site: Site, server: ForcesChange) -> Iterator[ssh.Login]:
+    """A login by password to a server that takes one connection."""
     key = paramiko.Ed25519Key.from_private_key_file(str(site.host_keys[0]))
-    server = ForcesChange()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -224,10 +238,28 @@ def test_request_for_another_password_is_not_answered(site: Site) -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         port = listening.getsockname()[1]
-        login = ssh.Login("127.0.0.1", USER, port, password=PASSWORD, pins=site.pins())
-        refused(login, ssh_errors.PasswordExpired)
+        yield ssh.Login("127.0.0.1", USER, port, password=PASSWORD, pins=site.pins())
         thread.join()
         server.transport.close()
+
+
+def test_request_for_another_password_is_not_answered(site: Site) -> None:
+    server = ForcesChange()
+    with odd_server(site, server) as login:
+        refused(login, ssh_errors.PasswordExpired)
+    assert server.passwords == [PASSWORD]
+
+
+def test_credentials_that_are_not_answered_are_not_sent_again_soon(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_login, "LOGIN_LIMIT_S", 0.5)
+    server = Ponders()
+    with odd_server(site, server) as login:
+        problem = refused(login, ssh_errors.HostSilent)
+        server.is_over.set()
+    assert problem.transient
+    assert problem.pause_s >= 600
     assert server.passwords == [PASSWORD]
 
 
