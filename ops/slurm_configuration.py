@@ -122,6 +122,9 @@ def _accounting(layout: Layout) -> list[str]:
         # Without these two a bad account is taken, and an impossible job waits for ever.
         "AccountingStorageEnforce=associations,limits,qos",
         "EnforcePartLimits=ALL",
+        # A QOS says which others it may preempt; by itself none does.
+        "PreemptType=preempt/qos",
+        "PreemptMode=CANCEL",
     ]
 
 

@@ -110,7 +110,6 @@ def vanished(slurm_server):
     with running_site(slurm_server) as made:
         recorder, tag = made.start(), new_tag()
         recorder.submit(tag, "sleep 2; exit 143")
-        recorder.wait(tag, "running")
         recorder.engine.stop()
         yield made, tag
 
@@ -121,7 +120,9 @@ def outage(service_directory):
     server = slurm.Slurm(service_directory / "outage", nodes=1, with_accounting=False)
     server.start()
     with running_site(server) as made:
-        yield Outage(made)
+        begun = Outage(made)
+        yield begun
+        begun.recorder.engine.stop()
     server.stop()
 
 

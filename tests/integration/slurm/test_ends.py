@@ -150,17 +150,18 @@ def test_a_refusal_has_slurms_words(start_engine, changes, reason, words):
 
 @pytest.fixture(scope="module")
 def limits(slurm_server):
-    """QOS with limits: `single` and `narrow`, which our user may use."""
+    """QOS that our user may use: `single`, `narrow`, and `urgent`, which preempts `narrow`."""
     command = slurm_server.command
     single = ("MaxSubmitJobsPerUser=1", "MaxTRESPerJob=cpu=1")
     command("sacctmgr", "-i", "add", "qos", "single", *single)
     command("sacctmgr", "-i", "add", "qos", "narrow", "MaxJobsPerUser=1")
+    command("sacctmgr", "-i", "add", "qos", "urgent", "Preempt=narrow", "PreemptMode=cancel")
     user = slurm_server.layout.user
-    command("sacctmgr", "-i", "modify", "user", user, "set", "qos+=single,narrow")
+    command("sacctmgr", "-i", "modify", "user", user, "set", "qos+=single,narrow,urgent")
 
     def are_known():
         try:
-            command("sbatch", "--test-only", "--qos=narrow", "--wrap=true")
+            command("sbatch", "--test-only", "--qos=urgent", "--wrap=true")
         except errors.NotStarted:
             return False
         return True
@@ -178,6 +179,18 @@ def test_a_limit_that_is_full_now_is_transient(start_engine, limits):
     assert "QOSMaxSubmitJobPerUserLimit" in answer.message
     engine.engine.handle(messages.Cancel(first))
     engine.wait(first)
+
+
+def test_a_job_that_has_to_give_way_is_preempted(start_engine, site, limits):
+    engine, node, (first, second) = start_engine(), site.server.nodes[1], (new_tag(), new_tag())
+    whole = f"#SBATCH -w {node} -n {slurm_configuration.CPUS} --mem-per-cpu=1\n"
+    engine.submit(first, f"{whole}sleep 60", resources=messages.Resources(qos="narrow"))
+    engine.wait(first, "running")
+    engine.submit(second, f"{whole}true", resources=messages.Resources(qos="urgent"))
+    data = engine.wait(first)
+    assert (data["outcome"], data["scheduler_state"]) == ("preempted", "PREEMPTED")
+    assert data["reason"] == "it had to give way to another job"
+    assert engine.wait(second)["outcome"] == "completed"
 
 
 def test_why_a_job_waits_is_told_in_slurms_word_and_in_a_users(start_engine, site, limits):

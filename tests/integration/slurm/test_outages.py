@@ -6,7 +6,7 @@ import pytest
 
 from cluster_client.protocol import messages
 
-from .conftest import new_tag
+from .conftest import new_tag, wait_until
 
 
 @pytest.fixture
@@ -17,12 +17,18 @@ def controller(slurm_server):
         slurm_server.start_controller()
 
 
-def test_a_restart_of_the_controller_changes_nothing(start_engine, controller, site):
-    engine, tag = start_engine(), new_tag()
-    engine.submit(tag, f"echo ran >>{site.ledger}; sleep 1")
+def test_a_restart_of_controller_and_node_changes_nothing(start_engine, controller, site):
+    engine, tag, node = start_engine(), new_tag(), controller.nodes[1]
+    go_on = site.directory / "go-on"
+    body = f"#SBATCH -w {node}\necho ran >>{site.ledger}; until [ -e {go_on} ]; do sleep 0.1; done"
+    engine.submit(tag, body)
     engine.wait(tag, "running")
     controller.stop_controller()
+    controller.kill_node(node)
     controller.start_controller()
+    controller.start_node(node)
+    wait_until(lambda: controller.is_node_up(node), what="the node's return")
+    go_on.touch()
     assert engine.wait(tag)["outcome"] == "completed"
     assert site.ran() == ["ran"]
 
