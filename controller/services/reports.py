@@ -116,8 +116,10 @@ def _submitted(run: int, at: datetime | None, data: dict[str, Any]) -> Report:
 
 
 def _queued(run: int, at: datetime | None, data: dict[str, Any]) -> Report:
-    blocked = NEEDS_ACTION if data.get("needs_action") is True else ""
-    return Report(Event.QUEUE, run, _text(data.get("reason", "")), at, blocked_reason=blocked)
+    reason = _text(data.get("reason", ""))
+    if data.get("needs_action") is True:
+        return Report(Event.QUEUE, run, reason, at, blocked_reason=NEEDS_ACTION)
+    return Report(Event.QUEUE, run, reason, at)
 
 
 def _running(run: int, at: datetime | None, data: dict[str, Any]) -> Report:
