@@ -122,6 +122,7 @@ def outage(service_directory):
     with running_site(server) as made:
         begun = Outage(made)
         yield begun
+        begun.answer()
         begun.recorder.engine.stop()
     server.stop()
 
@@ -200,7 +201,7 @@ class Outage:
         self.site, self.runs, self.waits = site, new_tag(), new_tag()
         # A minute of failures must not stretch its pauses beyond what the test can wait.
         self.recorder = site.start(poll_interval_s=0.1)
-        line = f"echo ran >>{site.ledger}"
+        self.line = line = f"echo ran >>{site.ledger}"
         self.recorder.submit(self.runs, f"{line}; sleep 1; exit 7")
         answer = self.recorder.submit(self.waits, f"#SBATCH --hold\n{line}")
         self.waiting_id = answer.scheduler_job_id
@@ -208,6 +209,12 @@ class Outage:
         self.recorder.wait(self.waits, "queued")
         site.server.stop_controller()
         self.down_since = time.monotonic()
+        self.late = new_tag()
+        self._asked = ThreadPoolExecutor(1).submit(self.recorder.submit, self.late, line)
+
+    def answer(self):
+        """To a submission of `late` while the controller was down, which takes a while."""
+        return self._asked.result(LIMIT_S)
 
 
 @pytest.fixture

@@ -38,19 +38,16 @@ def test_a_script_is_warned_before_its_time_limit(crowd):
 
 
 def test_while_the_controller_is_down_for_a_minute_nothing_ends_and_nothing_is_lost(outage):
-    engine, site = outage.recorder, outage.site
-    line = f"echo ran >>{site.ledger}"
-    wait_until(lambda: time.monotonic() > outage.down_since + MINUTE_S - 10, MINUTE_S)
-    answer = engine.submit("jaaaaaaaaaaaaaa", line, limit_s=20.0)
+    engine, site, answer = outage.recorder, outage.site, outage.answer()
     assert (answer.reason, answer.transient) == ("unavailable", True), answer
     assert "Unable to contact slurm controller" in answer.message
-    wait_until(lambda: time.monotonic() > outage.down_since + MINUTE_S)
-    assert [event.kind for event in engine.read() if event.tag == outage.runs][-1] == "running"
-    assert [event.kind for event in engine.read() if event.tag == outage.waits][-1] == "queued"
+    wait_until(lambda: time.monotonic() > outage.down_since + MINUTE_S, 2 * MINUTE_S)
+    for tag, kind in ((outage.runs, "running"), (outage.waits, "queued")):
+        assert [event.kind for event in engine.read() if event.tag == tag][-1] == kind
     site.server.start_controller()
-    submit_until_answered(engine, "jaaaaaaaaaaaaaa", line, attempt=2)
+    submit_until_answered(engine, outage.late, outage.line, attempt=2)
     site.server.command("scontrol", "release", outage.waiting_id)
     assert engine.wait(outage.runs, limit_s=60)["exit_code"] == 7
-    for tag in (outage.waits, "jaaaaaaaaaaaaaa"):
+    for tag in (outage.waits, outage.late):
         assert engine.wait(tag)["outcome"] == "completed"
     assert site.ran() == ["ran"] * 3
