@@ -157,7 +157,8 @@ class DataCarriers(Generic[Plan]):
                     raise _Died(problem) from problem  # another host of that name may be there
                 raise
             except errors.LinkError as problem:
-                if spare is not None or kept.has_died_since(before):
+                is_dead = spare is not None or kept.has_died_since(before)
+                if is_dead and clock.now() < ends_at:
                     raise _Died(problem) from problem
                 raise
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ops import processes
-from workers.links import errors, ssh_errors
+from workers.links import clock, errors, ssh_errors
 from workers.operations import data_carriers
 from workers.operations.data_carriers import Place
 
@@ -66,7 +66,9 @@ class Site:
         self.made.append(made)
         return "plan", made
 
-    def ask(self, question: Callable[[Any], Any] = lambda carrier: None) -> Any:
+    def ask(
+        self, question: Callable[[Any], Any] = lambda carrier: None, ends_at: float = LIMIT
+    ) -> Any:
         def over(lent: data_carriers.Lent[str]) -> Any:
             assert lent.plan == "plan"
             assert isinstance(lent.carrier, data_carriers.Bounded)
@@ -74,7 +76,7 @@ class Site:
                 lent.carrier.open(["client"])
             return question(lent.carrier.carrier)
 
-        return self.carriers.ask(1, over, LIMIT)
+        return self.carriers.ask(1, over, ends_at)
 
 
 @pytest.fixture
@@ -162,6 +164,20 @@ def test_question_over_a_dead_spare_is_asked_once_more_without_one(site: Site) -
     assert site.ask(question) == "answer"
     assert spares == [1, 1]
     assert [carrier.logins for carrier in site.made] == [1]
+
+
+def test_question_whose_time_is_over_is_not_asked_again(site: Site) -> None:
+    site.ask()
+    questions: list[int] = []
+
+    def question(carrier: Any) -> None:
+        questions.append(1)
+        carrier.connections = 0
+        raise errors.NoAnswer("Silence.")
+
+    with pytest.raises(errors.NoAnswer):
+        site.ask(question, clock.now() - 0.1)
+    assert len(questions) == 1
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
