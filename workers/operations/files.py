@@ -250,5 +250,6 @@ def _asked(link: data.DataLink, message: Any) -> Any:
 def _error(
     kind: type[controller_errors.HpcError], message: str, retry_after_s: float = 0.0
 ) -> dict[str, Any]:
+    logger.info("files.not_answered", extra={"code": kind.code, "problem": message})
     told = {"code": kind.code, "message": message, "transient": kind.transient}
     return {"error": {**told, "retry_after_s": retry_after_s}}

@@ -10,20 +10,29 @@ from controller import publish
 
 from ..operations import files
 
+SHOWN_MOST = 10
+"""Characters of an answer that Celery writes into logs and events: "ok" or "error", and no more."""
 
-@shared_task(name=publish.FILES_LIST, ignore_result=False, acks_late=False)
+
+@shared_task(
+    name=publish.FILES_LIST, ignore_result=False, acks_late=False, resultrepr_maxsize=SHOWN_MOST
+)
 def list_files(job_id: int, path: str = "", after_b64: str = "", limit: int = 1000) -> Any:
     """One directory of a job."""
     return files.answer(lambda: files.list_directory(job_id, path, after_b64, limit))
 
 
-@shared_task(name=publish.FILES_STAT, ignore_result=False, acks_late=False)
+@shared_task(
+    name=publish.FILES_STAT, ignore_result=False, acks_late=False, resultrepr_maxsize=SHOWN_MOST
+)
 def stat_file(job_id: int, path: str = "") -> Any:
     """One entry of a job's directory."""
     return files.answer(lambda: files.stat(job_id, path))
 
 
-@shared_task(name=publish.FILES_READ, ignore_result=False, acks_late=False)
+@shared_task(
+    name=publish.FILES_READ, ignore_result=False, acks_late=False, resultrepr_maxsize=SHOWN_MOST
+)
 def read_file(job_id: int, path: str, offset: int = 0, length: int = -1) -> Any:
     """A slice of a file."""
     return files.answer(lambda: files.read(job_id, path, offset, length))

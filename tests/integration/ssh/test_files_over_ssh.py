@@ -254,4 +254,6 @@ def test_worker_that_stops_leaves_no_connection(
     assert place.sessions()
     stack.stop_worker(worker)
     assert processes.wait_until(lambda: not place.sessions(), 2)
-    assert "data.logged_out count=1" in stack.log_of(1).read_text()
+    log = stack.log_of(1).read_text()
+    assert "data.logged_out count=1" in log
+    assert base64.b64encode(b"hello\n").decode() not in log
