@@ -66,7 +66,7 @@ def load(text: str, passphrase: str) -> PrivateKey:
     # `from None`: the library's words are about its arguments, which are secrets.
     except UnsupportedAlgorithm:
         raise _unsupported() from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, NotImplementedError):  # the last for a compressed point
         if needs_passphrase:
             raise errors.WrongPassphrase(
                 "The passphrase does not open the private key. Enter the passphrase of this key, "

@@ -192,7 +192,7 @@ class Approach:
             except BaseException:
                 carrier.close()
                 raise
-            if found.status != "elsewhere":
+            if found.status != ELSEWHERE:
                 self._carrier.close()
                 self._carrier = carrier
                 return channel, found  # without a channel: its own host knows that it is dead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import struct
 import traceback
 from typing import Any
 
@@ -131,6 +132,15 @@ def test_a_key_that_would_take_minutes_to_open_is_refused_at_once() -> None:
     assert "rounds" in refused(openssh_head(limit + 1), PASSPHRASE, errors.BadKey)
     assert "rounds" in refused(openssh_head((1 << 32) - 1), "", errors.BadKey)
     refused(openssh_head(limit), PASSPHRASE, errors.WrongPassphrase)
+
+
+def test_a_point_of_another_form_is_damaged() -> None:
+    lines = text_of(KEYS["ecdsa-sha2-nistp256"], OPENSSH).splitlines()
+    data = base64.b64decode("".join(lines[1:-1]))
+    point = struct.pack(">I", 65) + b"\x04"
+    assert point in data
+    body = base64.b64encode(data.replace(point, point[:-1] + b"\x02")).decode()
+    assert "damaged" in refused("\n".join([lines[0], body, lines[-1]]), "", errors.BadKey)
 
 
 @pytest.mark.parametrize(
