@@ -260,6 +260,20 @@ def test_directives_count_and_typed_resources_win(start_engine, site):
         assert words in shown, shown
 
 
+def test_each_typed_resource_counts(start_engine, site):
+    engine, tag = start_engine(), new_tag()
+    asked = messages.Resources(
+        nodes=2, tasks=4, cpus_per_task=3, memory_mib=64, walltime_s=7200, partition="main",
+        account=slurm_configuration.ACCOUNT, qos="normal",
+    )  # fmt: skip
+    engine.submit(tag, "#SBATCH --hold -N1 -n1 -c1 -p debug -A nope -q nope", resources=asked)
+    shown = site.server.command("scontrol", "show", "job", site.id_of(tag)).split()
+    assert {
+        "NumNodes=2-2", "NumTasks=4", "CPUs/Task=3", "MinMemoryNode=64M", "TimeLimit=02:00:00",
+        "Partition=main", "Account=proj1", "QOS=normal",
+    } <= set(shown), shown  # fmt: skip
+
+
 def test_pbs_and_bsub_lines_count_as_with_a_hand_made_sbatch(start_engine, site):
     engine, pbs, bsub = start_engine(), new_tag(), new_tag()
     script = (
