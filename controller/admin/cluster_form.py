@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import ValidationError
+from django.forms.fields import InvalidJSONInput
 from django.utils.safestring import mark_safe
 
 from .. import errors
@@ -92,6 +93,20 @@ class SecretField(forms.Field):
         return bool(data)
 
 
+class LabelsField(forms.JSONField):
+    """Refuses with a sentence, too, what Python reads no further: deep nesting, endless numbers."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (RecursionError, ValueError):
+            raise ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What was typed, as it was typed: not all of it could be written anew."""
+        return data if data is None else InvalidJSONInput(data)
+
+
 class ClusterForm(ModelForm):
     """A cluster as people enter it; `mended` says what was stored in another form than typed."""
 
@@ -112,6 +127,7 @@ class ClusterForm(ModelForm):
     class Meta:
         model = HpcCluster
         exclude = SECRETS
+        field_classes = {"labels": LabelsField}
         widgets = {
             "setup_commands": forms.Textarea({"rows": 3, "cols": 72, "spellcheck": "false"}),
             "labels": forms.Textarea({"rows": 2, "cols": 72}),

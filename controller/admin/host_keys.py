@@ -14,6 +14,8 @@ from ..models import HpcCluster
 from ..services import host_keys
 from . import cluster_page
 
+LONGEST_ID = 18
+"""Digits: no database counts further."""
 TEMPLATE = "admin/hpc_job_controller/hpccluster/host_keys.html"
 
 
@@ -72,6 +74,6 @@ def _names(cluster: HpcCluster, ids: list[int]) -> str:
 def _chosen(request: HttpRequest) -> list[int]:
     """The ids of the ticked rows; one key has a row for each address."""
     ticked = ",".join(request.POST.getlist("key")).split(",")
-    if not all(word.isdecimal() for word in ticked):
+    if not all(word.isdecimal() and len(word) <= LONGEST_ID for word in ticked):
         raise errors.Invalid("No key was ticked: tick those that you have compared.")
     return [int(word) for word in ticked]

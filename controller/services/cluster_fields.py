@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import posixpath
 import re
 
@@ -14,6 +15,7 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 # Source: https://www.rfc-editor.org/rfc/rfc1123#section-2.1; underscores are seen all the same.
 HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+NUL_IN_JSON = re.compile(r"(?<!\\)(\\\\)*\\u0000")
 LONGEST_HOST = 253
 LONGEST_USER = 64
 
@@ -153,3 +155,18 @@ def _check_labels(cluster: HpcCluster, problems: Problems) -> None:
     cluster.labels = {} if cluster.labels is None else cluster.labels
     if not isinstance(cluster.labels, dict):
         problems["labels"] = 'Labels must be an object such as {"site": "north"}.'
+    elif not _can_be_stored(cluster.labels):
+        problems["labels"] = (
+            "Labels hold what no database stores: a number that is none (NaN, Infinity), NUL,"
+            " half a character (\\ud800), or too many brackets. Take it out."
+        )
+
+
+def _can_be_stored(document: object) -> bool:
+    """Whether every database takes it as JSON, and every page can show it."""
+    try:
+        text = json.dumps(document, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return not NUL_IN_JSON.search(text)

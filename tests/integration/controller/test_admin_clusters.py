@@ -158,6 +158,15 @@ def test_changing_clusters_is_not_confirming_keys(client: Client, far: HpcCluste
     assert host_keys.pinned(far.pk)
 
 
+@pytest.mark.parametrize("ids", ["9" * 30, "9" * 5000, "1,", "-1"])
+def test_ids_that_no_page_sends_are_refused_with_a_sentence(
+    browser: Watched, far: HpcCluster, ids: str
+) -> None:
+    compare = url("hpccluster", "host_keys", far.pk)
+    told = browser.post(compare, {"key": ids, "confirm": "1"}, follow=True)
+    assert "No key was ticked" in told.content.decode()
+
+
 def test_who_may_not_look_gets_nothing(client: Client, far: HpcCluster) -> None:
     client.force_login(user_with("view_hpcjob"))
     for page in ("now", "host_keys", "change"):
