@@ -159,9 +159,7 @@ class HpcClusterAdmin(records.OwnerAdmin):
 
     def save_model(self, request: HttpRequest, obj: HpcCluster, form: Any, change: bool) -> None:
         if change:
-            names = form.changed_columns()
-            obj.save(update_fields=names)
-            clusters.changed(obj, names)
+            clusters.save(obj, form.changed_columns())
         else:
             super().save_model(request, obj, form, change)
             clusters.ensure_link(obj)

@@ -64,11 +64,16 @@ def change(
         setattr(cluster, name, value)
     _check(cluster)
     changes = {name for name in names if getattr(cluster, name) != before[name]}
-    with transaction.atomic():
-        _locked_link(cluster)  # the link's row first, as everywhere
-        cluster.save(update_fields=changes)
-        changed(cluster, changes)
+    save(cluster, changes)
     return changes
+
+
+def save(cluster: HpcCluster, names: Collection[str]) -> None:
+    """Store these columns, which were checked; another place or credentials count at once."""
+    with transaction.atomic():
+        _locked_link(cluster)  # the link's row first, as everywhere: else two wait for each other
+        cluster.save(update_fields=names)
+        changed(cluster, names)
 
 
 def changed(cluster: HpcCluster, names: Collection[str]) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
+from django.db import transaction
 
 from controller.models import (
     ClusterLink,
@@ -58,6 +62,25 @@ def test_of_many_refusals_and_good_logins_the_refusal_stands(north: HpcCluster) 
         *[lambda n=n: logins.told(north.pk, n) for n in others],
     )
     assert ClusterLink.objects.get().login_state == LoginState.REFUSED
+
+
+def test_a_login_and_a_change_of_its_cluster_do_not_wait_for_each_other(north: HpcCluster) -> None:
+    is_locked = threading.Event()
+
+    def log_in() -> None:
+        with transaction.atomic():
+            logins.locked(north.pk)
+            is_locked.set()
+            time.sleep(0.3)  # the other waits for a row by then, which nothing tells
+            LoginAttempt.objects.create(cluster=north, purpose="test")
+
+    def rename() -> None:
+        is_locked.wait(5)
+        cluster = HpcCluster.objects.get()
+        cluster.name, cluster.port = "south", 23
+        clusters.save(cluster, {"name", "port"})
+
+    assert at_once(log_in, rename) == [None, None]
 
 
 def test_one_procedure_is_requested_and_claimed_by_one(north: HpcCluster) -> None:

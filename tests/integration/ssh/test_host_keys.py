@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+from pathlib import Path
+
+import paramiko
 import pytest
+from paramiko.common import AUTH_SUCCESSFUL
 
-from ops import sshd
-from workers.links import ssh, ssh_errors
+from ops import processes, sshd
+from workers.links import ssh, ssh_errors, ssh_transport
 
-from .site import Site
+from .site import PASSWORD, USER, Site
 
 
 def test_fetched_are_the_keys_of_all_types(site: Site) -> None:
@@ -119,3 +126,39 @@ def test_node_that_is_down_gives_way_to_the_next(site: Site, nodes: Nodes) -> No
     offered = ssh.fetch_host_keys("login.example.org", login.port, resolver=nodes.resolve)
     assert len(offered.problems) == 1
     assert "127.0.0.4" in offered.problems[0]
+
+
+class Admits(paramiko.ServerInterface):
+    """Takes every password."""
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return AUTH_SUCCESSFUL
+
+
+def test_another_key_in_a_later_exchange_ends_the_connection(site: Site, tmp_path: Path) -> None:
+    paths = site.host_keys[0], sshd.make_key(tmp_path / "another", "ed25519")
+    own, another = (paramiko.Ed25519Key.from_private_key_file(str(path)) for path in paths)
+    made: list[paramiko.Transport] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            made.append(paramiko.Transport(listening.accept()[0]))
+            made[0].add_server_key(own)
+            made[0].start_server(threading.Event(), Admits())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listening.getsockname()[1]
+        login = ssh.Login("127.0.0.1", USER, port, password=PASSWORD, pins=site.pins())
+        transport, _ = ssh.open_transport(login)
+        thread.join()
+    (server,) = made
+    server.add_server_key(another)
+    with contextlib.suppress(paramiko.SSHException, EOFError):
+        server.renegotiate_keys()
+    assert processes.wait_until(lambda: not transport.is_active(), 5)
+    assert isinstance(transport.saved_exception, ssh_transport.HostKeyRefused)
+    server.close()
