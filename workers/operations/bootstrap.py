@@ -22,7 +22,7 @@ from ..links import bridge, carriers, errors
 from . import reach
 from .plans import Plan
 
-__all__ = ["NewerGeneration", "Plan", "attach", "dial", "plan", "start"]
+__all__ = ["NewerGeneration", "Plan", "attach", "dial", "plan", "said", "start"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +81,25 @@ def plan(cluster_id: int) -> Plan:
     )
 
 
-def dial(its_plan: Plan, carrier: carriers.Carrier) -> tuple[carriers.Channel, bridge.Marker]:
-    """Look for the daemon; with the status `connected` the channel leads to it."""
-    return bridge.open_client(
+def dial(
+    its_plan: Plan, carrier: carriers.Carrier
+) -> tuple[carriers.Channel | None, bridge.Marker]:
+    """What the client says of its daemon, and a channel to it if it answers here."""
+    channel, marker = bridge.open_client(
         carrier, its_plan.installation, ("dial", its_plan.key), conf.get().connect_timeout_s
     )
+    if marker.status == "connected":
+        return channel, marker
+    channel.close()
+    return None, marker
+
+
+def said(marker: bridge.Marker) -> str:
+    """A marker of `dial` in words."""
+    words = marker.detail or marker.status
+    if marker.status != "connected" and marker.last_death:
+        words += f" The last one: {marker.last_death}"
+    return words
 
 
 def start(its_plan: Plan, carrier: carriers.Carrier, generation: int) -> dict[str, Any]:

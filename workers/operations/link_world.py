@@ -13,7 +13,7 @@ from .recording import Recording
 
 
 class LinkWorld:
-    """The world of the holder of a lease; see connecting.World."""
+    """The world of the holder of a lease; see world.World."""
 
     def __init__(
         self, plan: Plan, holder: str, epoch: int, run: reach.Run, recording: Recording

@@ -87,7 +87,7 @@ class Cluster:
 
 
 class World:
-    """Of a cluster that no database knows; see connecting.World."""
+    """Of a cluster that no database knows; see world.World."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
