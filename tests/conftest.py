@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dj_database_url
+import hypothesis
 import pytest
 
 from ops import services
@@ -31,6 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers; let SIGTERM end the run as Ctrl-C does, with its servers stopped."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "database: the test uses the database under test")
+    # How long an example takes says how busy the machine is, not whether it is right.
+    busy = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=busy)
+    hypothesis.settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
