@@ -3,8 +3,9 @@
 Rules:
 - Whoever logs in asks first, and tells once what came of it. The link's row is locked for both, so
   that askers stand in line; all times are the database's.
-- Credentials that are new are tried by one process; the others wait for what comes of it. A try
-  that told nothing for TRYING_S is given up: its process is gone.
+- Credentials that are new, or were last good more than FRESH_S ago, are tried by one process; the
+  others wait for what comes of it. A try that told nothing for TRYING_S is given up: its process
+  is gone.
 - Credentials that were refused are not tried again by anybody until a person acts: servers lock
   accounts, and ban addresses, after a few refusals.
 - An attempt that was under way when credentials were changed, or forgiven their refusal, tells
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 MINUTE_S = 60.0
 HOUR_S = 3600.0
 TRYING_S = 60.0
+FRESH_S = 60.0
+"""How long a good login speaks for others: a site may change a password while links are up."""
 PATIENCE_S = 2.0
 """How soon to ask again while another process tries the credentials."""
 
@@ -169,7 +172,8 @@ def _pause(link: ClusterLink) -> Wait | None:
 
 
 def _trial(link: ClusterLink) -> Wait | None:
-    if link.login_state != LoginState.TRYING or not _tried_now(link.pk):
+    is_known = link.login_state == LoginState.GOOD and _good_lately(link.pk)
+    if is_known or not _tried_now(link.pk):
         return None
     return Wait(PATIENCE_S, f"Another process tries the login to {link.cluster} first.")
 
@@ -241,6 +245,11 @@ def _under_way(cluster_id: int) -> QuerySet[LoginAttempt]:
 
 def _tried_now(cluster_id: int) -> bool:
     return _under_way(cluster_id).exclude(older_than("at", TRYING_S)).exists()
+
+
+def _good_lately(cluster_id: int) -> bool:
+    good = LoginAttempt.objects.filter(cluster=cluster_id, outcome=GOOD)
+    return good.exclude(older_than("at", FRESH_S)).exists()
 
 
 def _set(cluster_id: int, **columns: Any) -> None:

@@ -48,14 +48,29 @@ def test_a_try_that_was_given_up_is_taken_over_by_one(north: HpcCluster) -> None
     assert len(ask_at_once(north)) == 1
 
 
+def log_in(cluster: HpcCluster) -> None:
+    """A good login, just now."""
+    (attempt_id,) = ask_at_once(cluster, 1)
+    logins.told(cluster.pk, attempt_id)
+
+
+def test_what_was_good_long_ago_is_tried_by_one_again(north: HpcCluster) -> None:
+    log_in(north)
+    assert len(ask_at_once(north)) > 1
+    LoginAttempt.objects.update(at="2020-01-01T00:00:00Z")
+    (attempt_id,) = ask_at_once(north)
+    logins.told(north.pk, attempt_id, "login_refused", "No.", is_refusal=True)
+    assert isinstance(logins.ask(north.pk, "files"), logins.Refused)
+
+
 def test_the_budget_holds_for_all_together(north: HpcCluster) -> None:
-    ClusterLink.objects.update(login_state=LoginState.GOOD)
+    log_in(north)
     allowed = ask_at_once(north) + ask_at_once(north, 4)
-    assert len(allowed) == len(set(allowed)) == LoginAttempt.objects.count() == 6
+    assert len(allowed) == len(set(allowed)) == LoginAttempt.objects.count() - 1 == 5
 
 
 def test_of_many_refusals_and_good_logins_the_refusal_stands(north: HpcCluster) -> None:
-    ClusterLink.objects.update(login_state=LoginState.GOOD)
+    log_in(north)
     first, *others = ask_at_once(north)
     at_once(
         lambda: logins.told(north.pk, first, "login_refused", "No.", is_refusal=True),
