@@ -79,6 +79,11 @@ def _run(verb: Callable[[Console, Namespace], int], console: Console, options: N
         console.note(_database_sentence(error))
     except DatabaseError as error:
         console.note(f"The database refused this: {_first_line(error)}.")
+    except UnicodeEncodeError as error:
+        if error.encoding != "utf-8":
+            raise  # of the terminal, not of what was typed
+        console.note("An argument holds bytes that are no text in UTF-8: enter it anew.")
+        return 2
     except KeyboardInterrupt:
         console.note("Stopped here; what was asked for goes on.")
         return INTERRUPTED

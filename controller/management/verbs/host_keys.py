@@ -88,6 +88,11 @@ def _confirm_all(console: Console, cluster: HpcCluster, is_sure: bool) -> None:
     found = [
         key for key in queries.host_keys_of(cluster) if key.is_offered and key.confirmed_at is None
     ]
+    if not found and not host_keys.pinned(cluster.pk):
+        raise errors.NotFound(
+            f"{cluster.name} shows no host key to confirm: hpc cluster host-key {cluster.name}"
+            " --fetch --confirm-all"
+        )
     if not found:
         console.note(f"All that {cluster.name} shows is confirmed already.")
         return

@@ -72,6 +72,27 @@ def assert_wrong_usage(result: Result, word: str) -> None:
     assert word in result.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("add", "far", *SSH, "--python", "p\udcff", "--password-file"),
+        ("add", "far", *SSH, "--setup-commands", "module \udcff", "--password-file"),
+        ("set", "f\udcff", "--password-file"),
+    ],
+)
+def test_bytes_that_are_no_text_are_wrong_usage(
+    db: None, password_file: Path, words: tuple[str, ...]
+) -> None:
+    result = hpc("cluster", *words, password_file)
+    assert_wrong_usage(result, "no text in UTF-8")
+
+
+def test_where_no_key_is_known_none_is_confirmed(remote: HpcCluster) -> None:
+    HostKey.objects.all().delete()
+    result = hpc("cluster", "host-key", "far", "--confirm-all", "--yes")
+    assert_refused(result, "shows no host key", "--fetch")
+
+
 def test_a_cluster_is_registered_with_a_password_from_a_file(db: None, password_file: Path) -> None:
     result = hpc("cluster", "add", "far", *SSH, "--password-file", password_file)
     assert (result.status, "host-key far --fetch" in result.err) == (0, True)
