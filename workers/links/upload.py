@@ -139,6 +139,14 @@ def _failed(installation: bridge.Installation, marker: bridge.Marker) -> errors.
             "path, or the rights there.",
             transient=False,
         )
+    if marker.code == "open_to_all":
+        return errors.CannotConnect(
+            "path_refused",
+            f"All users may write to {path}, and could replace the client. Take that right away "
+            "(chmod o-w), and see that nobody has put anything there; or choose another client "
+            "path.",
+            transient=False,
+        )
     return errors.CannotConnect(
         "upload_failed", f"The client could not be put into {path}: {marker.detail}."
     )

@@ -199,6 +199,8 @@ def test_a_refused_directory_is_told(make: Callable[..., Cluster]) -> None:
         problem = refusal(cluster)
         assert (problem.reason, problem.transient) == ("path_refused", False), problem
         assert path in str(problem)
+    locked.chmod(0o777)
+    assert "chmod o-w" in str(refusal(cluster))
 
 
 def test_a_full_disk_is_told_and_nothing_half_stays(make: Callable[..., Cluster]) -> None:

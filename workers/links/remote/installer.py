@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from typing import Any, BinaryIO, Callable, Optional
 
 STUB = "client.py"
 CURRENT = "current"
+OPEN_TO_ALL = "open_to_all"
 PACKAGE = "__init__.py"
 STUB_MARK = "HPC-CLIENT-STUB"
 HOUR_S = 3600
@@ -34,6 +36,8 @@ Answer = dict[str, Any]
 
 def look(directory: str, name: str, sha256: str) -> Answer:
     """What is in the directory now."""
+    if is_open_to_all(directory):
+        return {"status": "failed", "code": OPEN_TO_ALL, "detail": directory}
     current, previous = [*names(directory), "", ""][:2]
     return {
         "kind": kind_of(directory),
@@ -44,6 +48,15 @@ def look(directory: str, name: str, sha256: str) -> Answer:
         "python": list(sys.version_info[:3]),
         "executable": sys.executable,
     }
+
+
+def is_open_to_all(directory: str) -> bool:
+    """Whether any user can put a file in the place of one of ours; a group is the site's affair."""
+    try:
+        mode = os.stat(directory).st_mode
+    except FileNotFoundError:
+        return False
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 def kind_of(directory: str) -> str:

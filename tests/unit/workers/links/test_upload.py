@@ -52,6 +52,7 @@ class Noisy(Answering):
         ("EDQUOT", "disk_full", True, "The disk or the quota at /home/ada/client is full"),
         ("ENOSPC", "disk_full", True, "Make room there"),
         ("EACCES", "path_refused", False, "Correct the cluster's client path"),
+        ("open_to_all", "path_refused", False, "chmod o-w"),
         ("damaged", "upload_failed", True, "it came damaged"),
     ],
 )
