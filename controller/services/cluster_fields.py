@@ -29,6 +29,7 @@ def check(cluster: HpcCluster) -> Problems:
     _check_host(cluster, problems)
     _check_carrier(cluster, problems)
     _check_user(cluster, problems)
+    _check_group(cluster, problems)
     _check_client_path(cluster, problems)
     _check_python(cluster, problems)
     _check_umask(cluster, problems)
@@ -105,11 +106,25 @@ def _check_user(cluster: HpcCluster, problems: Problems) -> None:
             )
     elif len(user) > LONGEST_USER:
         problems["username"] = f"The name of the user is longer than {LONGEST_USER} characters."
-    elif user.startswith("-") or not user.isprintable() or any(c.isspace() for c in user):
+    elif not _can_be_a_name(user):
         problems["username"] = (
             f"{user!r} is no name of an account: it must not begin with a hyphen, nor hold spaces"
             " or control characters."
         )
+
+
+def _check_group(cluster: HpcCluster, problems: Problems) -> None:
+    group = cluster.group = cluster.group.strip()
+    if not _can_be_a_name(group):
+        problems["group"] = (
+            f"{group!r} is no name of a group: it must not begin with a hyphen, nor hold spaces"
+            " or control characters."
+        )
+
+
+def _can_be_a_name(name: str) -> bool:
+    is_plain = name.isprintable() and not any(c.isspace() for c in name)
+    return is_plain and not name.startswith("-")
 
 
 def _check_client_path(cluster: HpcCluster, problems: Problems) -> None:

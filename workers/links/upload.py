@@ -22,7 +22,10 @@ PUT_LIMIT_S = 300.0
 DISK_PAUSE_S = 600.0
 FULL = frozenset({"ENOSPC", "EDQUOT"})
 REFUSED = frozenset(
-    {"EACCES", "EPERM", "EROFS", "ENOENT", "EEXIST", "ENOTDIR", "ENAMETOOLONG", "ELOOP"}
+    (
+        *("EACCES", "EPERM", "EROFS", "ENOENT", "EEXIST"),
+        *("EISDIR", "ENOTDIR", "ENAMETOOLONG", "ELOOP"),
+    )
 )
 
 NONE, ARCHIVE, BY_HAND = "none", "archive", "by_hand"

@@ -58,6 +58,8 @@ def test_a_path_is_mended(db: None, path: str, kept: str) -> None:
         ("host_name", "höst.example.org"),
         ("username", "-l"),
         ("username", "a b"),
+        ("group", "-x"),
+        ("group", "a b"),
         ("username", "a" * 65),
         ("port", 0),
         ("port", 65536),

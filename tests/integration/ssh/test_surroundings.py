@@ -194,7 +194,11 @@ def test_a_refused_directory_is_told(make: Callable[..., Cluster]) -> None:
     file = write(cluster, "file", "")
     locked = write(cluster, "locked/file", "").parent
     locked.chmod(0)
-    for path in ("/usr/client", "/proc/client", f"{file}/client", f"{locked}/client", str(locked)):
+    taken = write(cluster, "taken/client.py/file", "").parents[1]
+    for path in (
+        *("/usr/client", "/proc/client", f"{file}/client", f"{locked}/client"),
+        *(str(locked), str(taken)),
+    ):
         cluster.installation = bridge.Installation(path)
         problem = refusal(cluster)
         assert (problem.reason, problem.transient) == ("path_refused", False), problem
