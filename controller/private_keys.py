@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import struct
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from django.views.decorators.debug import sensitive_variables
 
-from . import errors
+from . import errors, key_derivation
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 SIZE_LIMIT = 64 << 10
-ROUNDS_LIMIT = 500
-"""ssh-keygen's -a, at about 10 ms each: a form must not compute for minutes. Its default is 24."""
+ROUNDS_LIMIT = 200
+"""ssh-keygen's -a, at about 10 ms each: a form computes for two seconds at most.
+
+Its default is 24, what guides recommend 100.
+"""
 CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 """What SSH calls nistp256, 384 and 521. Source: RFC 5656, section 10.1."""
 BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----")
 PUBLIC_HALF = re.compile(r"\s*(ssh-(rsa|ed25519|dss)|ecdsa-sha2-\S+|sk-\S+) AAAA")
 OPENSSH = "OPENSSH PRIVATE KEY"
-LABELS = (OPENSSH, "RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY", "ENCRYPTED PRIVATE KEY")
+ENCRYPTED_PKCS8 = "ENCRYPTED PRIVATE KEY"
+LABELS = (OPENSSH, "RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY", ENCRYPTED_PKCS8)
 NEITHER = "There is neither a private key nor a password: enter one of them."
 PASTE_ANEW = "Paste the whole file again, with its BEGIN and END lines; it is the one without .pub."
 
@@ -39,9 +43,10 @@ def is_encrypted(text: str) -> bool:
     label = _label(text)
     if label == OPENSSH:
         return _openssh_encryption(text)[0] not in (b"", b"none")
-    return label == "ENCRYPTED PRIVATE KEY" or "Proc-Type: 4,ENCRYPTED" in text
+    return label == ENCRYPTED_PKCS8 or "Proc-Type: 4,ENCRYPTED" in text
 
 
+@sensitive_variables()
 def load(text: str, passphrase: str) -> PrivateKey:
     """The key of a login. Raises BadKey, NoCredentials, PassphraseMissing, WrongPassphrase.
 
@@ -50,6 +55,7 @@ def load(text: str, passphrase: str) -> PrivateKey:
     """
     text = mend(text)
     label = _check(text)
+    text = _block(text, label)
     needs_passphrase = is_encrypted(text)
     if needs_passphrase and not passphrase:
         raise errors.PassphraseMissing(
@@ -105,12 +111,43 @@ def _check(text: str) -> str:
         raise errors.BadKey(f"No private key is found in this text. {PASTE_ANEW}")
     if f"-----END {label}-----" not in text:
         raise errors.BadKey(f"The private key has no END line. {PASTE_ANEW}")
+    _refuse_too_dear(text, label)
+    return label
+
+
+def _refuse_too_dear(text: str, label: str) -> None:
+    """Nothing is computed that the key alone asks for."""
     if label == OPENSSH and _openssh_encryption(text)[1] > ROUNDS_LIMIT:
         raise errors.BadKey(
             f"The private key is encrypted with more than {ROUNDS_LIMIT} rounds, and would take"
             " too long to open. Encrypt it with fewer: ssh-keygen -p -a 100 -f FILE"
         )
-    return label
+    if label != ENCRYPTED_PKCS8:
+        return
+    try:
+        is_too_dear = key_derivation.is_too_dear(_body(text, label))
+    except ValueError:
+        raise errors.BadKey(f"The private key is damaged. {PASTE_ANEW}") from None
+    if is_too_dear:
+        raise errors.BadKey(
+            "The private key is encrypted with so many rounds that it would take too long to open."
+            " Encrypt it with fewer: openssl pkcs8 -topk8 -in FILE -out NEW, and paste NEW."
+        )
+
+
+def _block(text: str, label: str) -> str:
+    """From BEGIN to END: what was checked is all that the library sees."""
+    end = f"-----END {label}-----"
+    return f"-----BEGIN {label}-----{_inner(text, label)}{end}\n"
+
+
+def _inner(text: str, label: str) -> str:
+    return text.partition(f"-----BEGIN {label}-----")[2].partition(f"-----END {label}-----")[0]
+
+
+def _body(text: str, label: str) -> bytes:
+    """What is between BEGIN and END, decoded. Raises ValueError."""
+    return base64.b64decode("".join(_inner(text, label).split()), validate=True)
 
 
 def _label(text: str) -> str:
@@ -124,16 +161,15 @@ def _openssh_encryption(text: str) -> tuple[bytes, int]:
     Source: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.key
     """
     magic = b"openssh-key-v1\0"
-    body = text.partition(f"-----BEGIN {OPENSSH}-----")[2].partition("-----END")[0]
     try:
-        blob = base64.b64decode("".join(body.split()), validate=True)
+        blob = _body(text, OPENSSH)
         if not blob.startswith(magic):
             return b"", 0
         cipher, rest = _string(blob[len(magic) :])
         kdf, rest = _string(rest)
         options, _ = _string(rest)
         rounds = struct.unpack(">I", _string(options)[1])[0] if kdf == b"bcrypt" else 0
-    except (binascii.Error, ValueError, struct.error):
+    except (ValueError, struct.error):
         return b"", 0
     return cipher, rounds
 

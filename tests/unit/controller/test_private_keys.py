@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
-from controller import errors, private_keys
+from controller import errors, key_derivation, private_keys
 
 PASSPHRASE = " pass phrase ü "
 OPENSSH = serialization.PrivateFormat.OpenSSH
@@ -132,6 +132,57 @@ def test_a_key_that_would_take_minutes_to_open_is_refused_at_once() -> None:
     assert "rounds" in refused(openssh_head(limit + 1), PASSPHRASE, errors.BadKey)
     assert "rounds" in refused(openssh_head((1 << 32) - 1), "", errors.BadKey)
     refused(openssh_head(limit), PASSPHRASE, errors.WrongPassphrase)
+
+
+def pkcs8_head(is_scrypt: bool, *numbers: int) -> str:
+    """An encrypted PKCS#8 key up to its secret, with these parameters of its key derivation."""
+
+    def der(tag: int, *parts: bytes) -> bytes:
+        data = b"".join(parts)
+        size = [len(data)] if len(data) < 128 else [0x81, len(data)]
+        return bytes([tag, *size]) + data
+
+    def named(oid: str, *parameters: bytes) -> bytes:
+        return der(0x30, der(0x06, bytes.fromhex(oid)), der(0x30, *parameters))
+
+    integers = [der(0x02, n.to_bytes(n.bit_length() // 8 + 1)) for n in numbers]
+    hmac_sha256 = der(0x30, der(0x06, bytes.fromhex("2a864886f70d0209")), der(0x05))
+    kdf = (
+        named("2b06010401da47040b", der(0x04, b"salt" * 4), *integers)
+        if is_scrypt
+        else named("2a864886f70d01050c", der(0x04, b"salt" * 4), *integers, hmac_sha256)
+    )
+    aes = der(0x30, der(0x06, bytes.fromhex("60864801650304012a")), der(0x04, bytes(16)))
+    info = der(0x30, named("2a864886f70d01050d", kdf, aes), der(0x04, bytes(64)))
+    return pem(base64.b64encode(info).decode())
+
+
+def pem(body: str, label: str = "ENCRYPTED PRIVATE KEY") -> str:
+    return f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
+
+
+@pytest.mark.parametrize(
+    ("is_scrypt", "good", "bad"),
+    [
+        (False, (10_000,), (key_derivation.PBKDF2_LIMIT + 1,)),
+        (False, (1,), (1 << 400,)),
+        (True, (1 << 14, 8, 1), (1 << 14, 8, 9)),
+        (True, (1 << 10, 8, 1), (1 << 40, 8, 1)),
+    ],
+)
+def test_a_pkcs8_key_that_would_take_long_is_refused_at_once(
+    is_scrypt: bool, good: tuple[int, ...], bad: tuple[int, ...]
+) -> None:
+    refused(pkcs8_head(is_scrypt, *good), PASSPHRASE, errors.WrongPassphrase)
+    text = pkcs8_head(is_scrypt, *bad)
+    assert "rounds" in refused(text, PASSPHRASE, errors.BadKey)
+    hidden = pem("Proc-Type: 4,ENCRYPTED", "RSA PRIVATE KEY") + text
+    refused(hidden, PASSPHRASE, errors.WrongPassphrase)
+
+
+@pytest.mark.parametrize("body", ["", "!", "MIA=", "MIAAAA==", "MAMwAQI=", "MAkwBwYBATACBAA="])
+def test_a_pkcs8_key_whose_rounds_cannot_be_read_is_damaged(body: str) -> None:
+    assert "damaged" in refused(pem(body), PASSPHRASE, errors.BadKey)
 
 
 def test_a_point_of_another_form_is_damaged() -> None:
