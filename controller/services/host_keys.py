@@ -37,7 +37,10 @@ Offered = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Counts:
-    """Of the keys shown: never seen before, seen before; and seen before, but not shown now."""
+    """Of the keys shown: never seen before, seen before; and seen before, but not shown now.
+
+    The last of the addresses that were asked alone.
+    """
 
     new: int
     known: int
@@ -53,8 +56,12 @@ def fetch(cluster: HpcCluster, by: Any = None) -> Procedure:
 
 
 def record(cluster_id: int, offered: Iterable[Offered]) -> Counts:
-    """Keep what the hosts show now. A key that is confirmed elsewhere in the cluster is so here."""
+    """Keep what the hosts show now. A key that is confirmed elsewhere in the cluster is so here.
+
+    Each host that could be asked shows a key: what is kept of other addresses stays as it is.
+    """
     shown = _checked(offered)
+    asked = {address for _, _, address in shown}
     with transaction.atomic():
         logins.locked(cluster_id)
         rows = HostKey.objects.filter(cluster=cluster_id)
@@ -63,7 +70,7 @@ def record(cluster_id: int, offered: Iterable[Offered]) -> Counts:
         HostKey.objects.bulk_create(made)
         seen = [known[key].pk for key in shown if key in known]
         rows.filter(pk__in=seen).update(seen_at=Now(), is_offered=True)
-        missing = [known[key].pk for key in known if key not in shown]
+        missing = [known[key].pk for key in known if key[2] in asked and key not in shown]
         rows.filter(pk__in=missing).update(is_offered=False)
     counts = Counts(len(made), len(seen), len(missing))
     logger.info("host keys seen", extra={"cluster": cluster_id, **vars(counts)})

@@ -52,6 +52,12 @@ def test_a_key_is_trusted_or_not_at_all_addresses_of_a_cluster(cluster: HpcClust
     assert len(host_keys.pinned(cluster.pk)) == 2
 
 
+def test_hosts_that_could_not_be_asked_keep_what_is_known_of_them(cluster: HpcCluster) -> None:
+    host_keys.record(cluster.pk, [ED25519, RSA, ED25519_ELSEWHERE])
+    assert host_keys.record(cluster.pk, [ED25519]) == host_keys.Counts(new=0, known=1, missing=1)
+    assert (key(ED25519_ELSEWHERE).is_offered, key(RSA).is_offered) == (True, False)
+
+
 def test_a_changed_key_is_another_row_and_the_pin_stands(cluster: HpcCluster) -> None:
     host_keys.record(cluster.pk, [ED25519])
     host_keys.confirm(cluster, [key(ED25519).pk])
