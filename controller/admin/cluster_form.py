@@ -22,6 +22,8 @@ else:
 
 SECRETS = ("key", "password")
 MENDED = ("host_name", "client_path")
+WRITTEN_BY_WORKERS = frozenset({"mode"})
+"""Columns that may change while somebody has the form open."""
 
 # The table of the design's section on logins.
 THREE_WAYS = mark_safe(  # a constant
@@ -46,6 +48,11 @@ class Entered:
 
     def __bool__(self) -> bool:
         return bool(self.text) or self.is_removed
+
+    @property
+    def change(self) -> str | None:
+        """What `credentials.change` takes: None leaves the stored one, "" removes it."""
+        return self.text if self else None
 
 
 class SecretWidget(forms.Widget):
@@ -80,14 +87,14 @@ class SecretWidget(forms.Widget):
 
 
 class SecretField(forms.Field):
-    """Cleans to what `credentials.change` takes: None leaves the stored one, "" removes it."""
+    """Cleans to what was entered: in it the secret is not shown, should this program crash."""
 
     widget: SecretWidget
 
-    def clean(self, value: Entered) -> str | None:
+    def clean(self, value: Entered) -> Entered:
         if value.text and value.is_removed:
             raise ValidationError("Either enter another one or tick “Remove”, not both.")
-        return value.text if value else None
+        return value
 
     def has_changed(self, initial: Any, data: Entered | None) -> bool:
         return bool(data)
@@ -143,6 +150,8 @@ class ClusterForm(ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.mended: list[str] = []
+        for name in WRITTEN_BY_WORKERS.intersection(self.fields):
+            self.fields[name].show_hidden_initial = True  # changed is what differs from the page
         self._loaded = {name: getattr(self.instance, name) for name in SECRETS}
         for name in SECRETS:
             widget = self._secret_widget(name)
@@ -153,10 +162,12 @@ class ClusterForm(ModelForm):
     def changed_columns(self) -> set[str]:
         """What differs from the row as it is stored now.
 
-        Secrets count only if this form changed them: meanwhile they may have been sealed anew.
+        Secrets, and what workers write, count only if this form changed them: meanwhile they may
+        have been sealed or written anew.
         """
         stored = HpcCluster.objects.get(pk=self.instance.pk)
         columns = {field.name for field in stored._meta.concrete_fields} - {"id", *SECRETS}
+        columns -= WRITTEN_BY_WORKERS.difference(self.changed_data)
         before = {**{name: getattr(stored, name) for name in columns}, **self._loaded}
         return {name for name, value in before.items() if getattr(self.instance, name) != value}
 
@@ -171,12 +182,11 @@ class ClusterForm(ModelForm):
                 self.mended.append(f"{label} “{before}” was stored as “{after}”.")
 
     def _take_secrets(self) -> None:
+        key, password = (self.cleaned_data.get(name) or Entered() for name in SECRETS)
         try:
-            credentials.change(
-                self.instance, self.cleaned_data.get("key"), self.cleaned_data.get("password")
-            )
+            credentials.change(self.instance, key.change, password.change)
         except errors.Invalid as error:
-            self.add_error("key" if self.cleaned_data.get("key") else "password", str(error))
+            self.add_error("key" if key.text else "password", str(error))
 
     def _secret_widget(self, name: str) -> SecretWidget:
         widget = self.fields[name].widget

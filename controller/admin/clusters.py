@@ -42,11 +42,21 @@ def _action(name: str, verb: Verb) -> Any:
     @admin.action(description=f"{verb.label} (chosen clusters)", permissions=("change",))
     def act(model_admin: Any, request: HttpRequest, chosen: QuerySet[HpcCluster]) -> None:
         actions.run(
-            model_admin, request, chosen, lambda one: verb.run(one, request.user), verb.done
+            model_admin,
+            request,
+            chosen,
+            lambda one: _ask(model_admin, request, one, verb),
+            verb.done,
         )
 
     act.__name__ = name
     return act
+
+
+def _ask(model_admin: Any, request: HttpRequest, cluster: HpcCluster, verb: Verb) -> None:
+    """Ask for it, and keep in the cluster's history who did. Raises HpcError."""
+    verb.run(cluster, request.user)
+    model_admin.log_change(request, cluster, f"Asked for: {verb.label}.")
 
 
 @admin.register(HpcCluster)
@@ -206,12 +216,11 @@ class HpcClusterAdmin(records.OwnerAdmin):
         if not self.has_change_permission(request, cluster):
             raise PermissionDenied
         try:
-            verb.run(cluster, request.user)
+            _ask(self, request, cluster, verb)
         except errors.HpcError as error:
             self.message_user(request, str(error), messages.WARNING)
         else:
             self.message_user(request, f"{verb.label} is asked for: see below what comes of it.")
-            self.log_change(request, cluster, f"Asked for: {verb.label}.")
         return HttpResponseRedirect(cluster_page.url(cluster, "change"))
 
     def host_keys_view(self, request: HttpRequest, cluster_id: int) -> HttpResponse:

@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import ProtectedError
 from django.db.models.functions import Now
+from django.views.decorators.debug import sensitive_variables
 
 from .. import conf, errors, publish, ssh_opener
 from ..models import Carrier, ClusterLink, HpcCluster, Kind, LinkState, Procedure
@@ -37,6 +38,7 @@ def validate(cluster: HpcCluster) -> None:
         raise ValidationError(problems)
 
 
+@sensitive_variables(*CREDENTIALS)
 def register(*, key: str = "", password: str = "", **fields: Any) -> HpcCluster:
     """A new cluster with these columns, checked in full; Invalid says what is wrong."""
     cluster = HpcCluster(**fields)
@@ -48,6 +50,7 @@ def register(*, key: str = "", password: str = "", **fields: Any) -> HpcCluster:
     return cluster
 
 
+@sensitive_variables(*CREDENTIALS)
 def change(
     cluster: HpcCluster, *, key: str | None = None, password: str | None = None, **fields: Any
 ) -> set[str]:

@@ -1,9 +1,12 @@
 """What a cluster is logged in to with: taken from a form or a command, and checked as a login does.
 
-A private key, with its passphrase in the password if it has one; or a password alone.
+A private key, with its passphrase in the password if it has one; or a password alone. What holds
+them in plain text hides its variables, and those of all it calls, from Django's reports of crashes.
 """
 
 from __future__ import annotations
+
+from django.views.decorators.debug import sensitive_variables
 
 from .. import errors, private_keys
 from ..models import Carrier, HpcCluster
@@ -16,6 +19,7 @@ Source: MAX_PASSWORD_LEN, https://github.com/openssh/openssh-portable/blob/maste
 """
 
 
+@sensitive_variables()
 def change(cluster: HpcCluster, key: str | None, password: str | None) -> None:
     """Put what was entered on the cluster: None leaves what is stored, "" removes it.
 
@@ -31,6 +35,7 @@ def change(cluster: HpcCluster, key: str | None, password: str | None) -> None:
         cluster.password = password
 
 
+@sensitive_variables()
 def check(cluster: HpcCluster) -> dict[str, str]:
     """A sentence by column for what would keep a login from being tried; none if all is well."""
     if cluster.carrier == Carrier.LOCAL:

@@ -100,6 +100,24 @@ def test_the_actions_of_the_list_ask_and_say_so(
         publish.CONNECT, publish.BOOTSTRAP, publish.DISCONNECT, publish.FETCH_HOST_KEYS,
         publish.TEST_CONNECTION,
     ]  # fmt: skip
+    log = LogEntry.objects.filter(object_id=str(cluster.pk)).order_by("pk")
+    asked = ["Connect", "Bootstrap", "Disconnect", "Test connection"]
+    assert [entry.get_change_message() for entry in log] == [f"Asked for: {x}." for x in asked]
+
+
+def test_a_mode_that_a_bootstrap_switched_meanwhile_stays(
+    browser: Watched, far: HpcCluster
+) -> None:
+    assert '<input type="hidden" name="initial-mode" value="detached"' in page_of(browser, far)
+    form = {**FORM, "name": "far", "initial-mode": "detached", "group": "hpc"}
+    HpcCluster.objects.filter(pk=far.pk).update(mode="attached")
+    page = url("hpccluster", "change", far.pk)
+    assert browser.post(page, form).status_code == 302
+    far.refresh_from_db()
+    assert (far.mode, far.group) == ("attached", "hpc")
+    browser.post(page, {**form, "initial-mode": "attached"})  # a person's choice counts
+    far.refresh_from_db()
+    assert far.mode == "detached"
 
 
 def test_a_button_that_no_longer_fits_does_nothing(browser: Watched, far: HpcCluster) -> None:

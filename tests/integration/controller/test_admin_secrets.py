@@ -12,6 +12,7 @@ from django.core.signals import got_request_exception
 from django.test import Client
 from django.views.debug import get_exception_reporter_class
 
+from controller import crypto, private_keys
 from controller.models import (
     ClusterLink,
     HpcCluster,
@@ -133,8 +134,16 @@ def test_a_stored_secret_is_kept_replaced_or_removed(browser: Watched, far: HpcC
     assert "Private key and Password" in messages
 
 
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [(clusters, "changed"), (private_keys, "_supported"), (private_keys, "mend"), (crypto, "seal")],
+)
 def test_a_report_of_a_crash_holds_no_secret(
-    admin_user: User, far: HpcCluster, monkeypatch: pytest.MonkeyPatch
+    admin_user: User,
+    far: HpcCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    function: str,
 ) -> None:
     reports: list[str] = []
 
@@ -145,7 +154,7 @@ def test_a_report_of_a_crash_holds_no_secret(
     def crash(*_: Any) -> None:
         raise RuntimeError("crash")
 
-    monkeypatch.setattr(clusters, "changed", crash)
+    monkeypatch.setattr(module, function, crash)
     client = Client(raise_request_exception=False)
     client.force_login(admin_user)
     key = private_key(PASSWORD)
@@ -157,6 +166,7 @@ def test_a_report_of_a_crash_holds_no_secret(
         got_request_exception.disconnect(note)
     assert response.status_code == 500
     assert "crash" in reports[0]
+    monkeypatch.undo()
     for secret in (key.split("\r\n")[1], "heim", far.key.reveal().split("\n")[1]):
         assert secret not in reports[0]
 
