@@ -127,7 +127,7 @@ NOISY = {
     "drains": "while read -r -t 0.2 line; do :; done\n",
     "execs": "[ -z $AGAIN ] && AGAIN=1 exec /bin/tcsh\n",
     "execs-sh": "[ -z $AGAIN ] && AGAIN=1 exec /bin/sh\n",
-    "sleeps": "sleep 2\n",
+    "sleeps": "sleep 10\n",
     "fails": "false; unset HOME; cd /; set -u; alias exec=echo\n",
 }
 

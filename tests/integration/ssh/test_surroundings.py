@@ -196,8 +196,8 @@ def test_a_refused_directory_is_told(make: Callable[..., Cluster]) -> None:
     locked.chmod(0)
     taken = write(cluster, "taken/client.py/file", "").parents[1]
     for path in (
-        *("/usr/client", "/proc/client", f"{file}/client", f"{locked}/client"),
-        *(str(locked), str(taken)),
+        *("/usr/client", "/proc/client", f"{file}/client", str(taken)),
+        *(f"{locked}/client", str(locked)),
     ):
         cluster.installation = bridge.Installation(path)
         problem = refusal(cluster)
