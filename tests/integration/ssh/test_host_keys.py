@@ -28,6 +28,17 @@ def test_fetched_are_the_keys_of_all_types(site: Site) -> None:
     assert "Accepted" not in server.log
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="no IPv6 on this machine")
+def test_host_of_ipv6_is_fetched_from_and_logged_in_to(site: Site) -> None:
+    server = site.new_server(address="::1")
+    offered = ssh.fetch_host_keys("::1", server.port)
+    assert frozenset(offered.keys) == site.pins(address="::1")
+    login = site.login(server, pins=frozenset(offered.keys))
+    transport, address = ssh.open_transport(login)
+    ssh.close(transport)
+    assert address == "::1"
+
+
 def test_only_pinned_types_are_negotiated(site: Site) -> None:
     server = site.server()
     for path in site.host_keys:
