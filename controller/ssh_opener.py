@@ -10,8 +10,8 @@ from typing import Any
 
 from . import errors
 
-Opener = Callable[[Any], Any]
-"""Takes an HpcCluster, returns a connected paramiko.SSHClient; raises an HpcError."""
+Opener = Callable[[Any], tuple[Any, Any]]
+"""Takes an HpcCluster; returns a connected paramiko.SSHClient and a session, or raises HpcError."""
 
 _opener: Opener | None = None
 
@@ -22,8 +22,8 @@ def set_opener(opener: Opener) -> None:
     _opener = opener
 
 
-def open_client(cluster: Any) -> Any:
-    """A connected SSH client. Raises Misconfigured where nobody handed in an opener."""
+def open_ssh(cluster: Any) -> tuple[Any, Any]:
+    """A connected SSH client and a session. Raises Misconfigured where nobody gave an opener."""
     if _opener is None:
         raise errors.Misconfigured(
             f"This process can't log in to cluster {cluster}: SSH is for workers and management"

@@ -25,6 +25,7 @@ from controller import conf, errors, publish
 from .links.connector import Pace
 from .links.keeper import Keeper
 from .operations import faults, files, records, registry
+from .operations.untold import untold
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,9 @@ def _on_shutdown(**_: Any) -> None:
     if keeper is not None:
         keeper.close()
         registry.set_keeper(None)
+    untold.last_words()
 
 
 def _log_out(**_: Any) -> None:
     files.close()
+    untold.last_words()

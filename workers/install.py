@@ -71,7 +71,7 @@ def offer_ssh() -> None:
     ssh_opener.set_opener(_open_ssh)
 
 
-def _open_ssh(cluster: Any) -> Any:
+def _open_ssh(cluster: Any) -> tuple[Any, Any]:
     try:
         from .operations import reach  # needs Django to be ready, and paramiko
     except ModuleNotFoundError as missing:

@@ -167,17 +167,13 @@ def open_ssh(cluster: HpcCluster) -> tuple[Any, Any]:
     """A connected paramiko SSHClient with a session channel, for workers and commands.
 
     The host key is verified and the login counted. It takes seconds: never call it in a request.
-    Close the client. Raises Invalid, Misconfigured, and what keeps the login from being made.
+    Close the client. Raises Invalid, Misconfigured, and Unavailable or Refused with what keeps the
+    login from being made, or a session from being opened.
     """
     if cluster.carrier != Carrier.SSH:
         raise errors.Invalid(f"Cluster {cluster.name} is reached without SSH: its host is here.")
     _refuse_unready(cluster)
-    client = ssh_opener.open_client(cluster)
-    try:
-        return client, client.get_transport().open_session()
-    except BaseException:
-        client.close()
-        raise
+    return ssh_opener.open_ssh(cluster)
 
 
 def request_bootstrap(cluster_id: int) -> None:

@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 MINUTE_S = 60.0
 HOUR_S = 3600.0
-TRYING_S = 60.0
+TRYING_S = 120.0
+"""Longer than any login lasts, and it is told of: see LONGEST_LOGIN_S of the workers."""
 FRESH_S = 60.0
 """How long a good login speaks for others: a site may change a password while links are up."""
 PATIENCE_S = 2.0
@@ -120,6 +121,20 @@ def told(
             _try_link(cluster_id)
     if is_refusal:
         logger.warning("login refused", extra={"cluster": cluster_id, "reason": outcome})
+
+
+def revoked(cluster_id: int, attempt_id: int, reason: str, detail: str = "") -> None:
+    """An attempt was told good, and its first session refused: so some servers, of old passwords.
+
+    It tells nothing if another was good since, or if the credentials are others now.
+    """
+    with transaction.atomic():
+        link = ClusterLink.objects.select_for_update().filter(pk=cluster_id).first()
+        good = LoginAttempt.objects.filter(cluster=cluster_id, outcome=GOOD)
+        is_newest = not good.filter(pk__gt=attempt_id).exists()
+        if link is not None and link.login_state == LoginState.GOOD and is_newest:
+            good.filter(pk=attempt_id).update(outcome="")
+        told(cluster_id, attempt_id, reason, detail, is_refusal=True)
 
 
 def forgive(cluster_id: int) -> None:

@@ -41,7 +41,7 @@ def connect(address: str, port: int, limit_s: float) -> tuple[socket.socket, flo
         plain = socket.create_connection((address, port), timeout=limit_s)
     except TimeoutError:
         raise unreachable(
-            address, port, f"no answer within {limit_s:g} s", hint=_FIREWALL
+            address, port, f"no answer within {limit_s:.3g} s", hint=_FIREWALL
         ) from None
     except OSError as problem:
         hint = _NO_SSH if problem.errno == errno.ECONNREFUSED else _FIREWALL

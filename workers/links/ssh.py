@@ -9,19 +9,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import paramiko
 
-from . import addresses, host_keys, ssh_errors, ssh_handshake, ssh_login
+from . import addresses, clock, host_keys, ssh_errors, ssh_handshake, ssh_login
 from .host_keys import HostKey
 from .ssh_transport import Transport
 
 logger = logging.getLogger(__name__)
 
 CONNECT_LIMIT_S = 15.0
+"""For one address."""
+CONNECT_ANY_LIMIT_S = 20.0
+"""For all addresses of a host together, in a login."""
+LONGEST_LOGIN_S = (
+    CONNECT_ANY_LIMIT_S
+    + ssh_handshake.BANNER_LIMIT_S
+    + ssh_handshake.NEGOTIATION_LIMIT_S
+    + ssh_login.METHODS_LIMIT_S
+    + ssh_login.LOGIN_LIMIT_S
+)
+"""From a gate's answer to what it is told."""
 
 
 class Gate(Protocol):
@@ -36,6 +47,9 @@ class Gate(Protocol):
     def told(self, problem: ssh_errors.LoginError | None) -> None:
         """What came of a login that was counted; once for each. Raises nothing."""
 
+    def revoked(self, problem: ssh_errors.LoginError) -> None:
+        """A login that was told good is refused after all, at its first session. Raises nothing."""
+
 
 class OpenGate:
     """Where logins are not counted."""
@@ -44,6 +58,9 @@ class OpenGate:
         return 0.0
 
     def told(self, problem: ssh_errors.LoginError | None) -> None:
+        return
+
+    def revoked(self, problem: ssh_errors.LoginError) -> None:
         return
 
 
@@ -125,7 +142,7 @@ def _log_in(
     login: Login,
     credentials: ssh_login.Credentials,
     pins: host_keys.Pins,
-    candidates: Iterable[str],
+    candidates: Sequence[str],
 ) -> tuple[Transport, str]:
     plain, address, round_trip_s = _connect_any(candidates, login.port)
     try:
@@ -193,11 +210,14 @@ def offered_at(address: str, port: int) -> list[HostKey]:
     return found
 
 
-def _connect_any(candidates: Iterable[str], port: int) -> tuple[socket.socket, str, float]:
+def _connect_any(candidates: Sequence[str], port: int) -> tuple[socket.socket, str, float]:
+    """The first address that answers; what one leaves of its share of the time is the others'."""
+    ends_at = clock.now() + CONNECT_ANY_LIMIT_S
     problems = []
-    for address in candidates:
+    for number, address in enumerate(candidates):
+        share_s = max(0.05, ends_at - clock.now()) / (len(candidates) - number)
         try:
-            plain, round_trip_s = addresses.connect(address, port, CONNECT_LIMIT_S)
+            plain, round_trip_s = addresses.connect(address, port, min(CONNECT_LIMIT_S, share_s))
         except ssh_errors.HostUnreachable as problem:
             problems.append(problem)
         else:

@@ -126,6 +126,10 @@ class SshCarrier:
         )
         try:
             opened.begin(command, min(self._start_limit_s, _left_s(ends_at)))
+        except ssh_errors.REFUSALS as problem:
+            opened.close()
+            self._revoke(connection, problem)
+            raise
         except BaseException:
             opened.close()
             raise
@@ -210,16 +214,21 @@ class SshCarrier:
                     connection.limit = connection.channels  # another connection, or a later time
                 elif self._is_refused(connection):
                     self._drop(connection)
-                    raise _no_session(problem) from None
+                    raise no_session(problem) from None
                 else:
                     time.sleep(SETTLE_STEP_S)  # nothing tells that sshd has let go of a session
             except (paramiko.SSHException, OSError, EOFError) as problem:
                 self._gone(connection)
                 self._drop(connection)
-                words = connection.transport.farewell or str(problem) or type(problem).__name__
-                raise errors.CannotConnect(
-                    "ssh_broken", f"The SSH connection broke: {words.rstrip('.')}."
-                ) from problem
+                raise broken(connection.transport, problem) from problem
+
+    def _revoke(self, connection: _Connection, problem: ssh_errors.LoginError) -> None:
+        """A session said that the login is none: nobody of ours makes another like it."""
+        with self._changed:
+            is_first, self._refusal = self._refusal is None, problem
+        self._drop(connection)
+        if is_first and self._gate is not None:
+            self._gate.revoked(problem)
 
     def _is_refused(self, connection: _Connection) -> bool:
         with self._changed:
@@ -319,7 +328,14 @@ def _busy(is_connecting: bool) -> errors.CannotConnect:
     return errors.CannotConnect("ssh_busy", f"{what} takes too long. Try again in a moment.")
 
 
-def _no_session(problem: paramiko.ChannelException) -> ssh_errors.NoMoreSessions:
+def broken(transport: Transport, problem: Exception) -> errors.CannotConnect:
+    """The error for a connection that broke when a session was to be opened."""
+    words = transport.farewell or str(problem) or type(problem).__name__
+    return errors.CannotConnect("ssh_broken", f"The SSH connection broke: {words.rstrip('.')}.")
+
+
+def no_session(problem: paramiko.ChannelException) -> ssh_errors.NoMoreSessions:
+    """The error for a server that opens no session."""
     return ssh_errors.NoMoreSessions(
         f"The server lets this account log in and opens no session ({problem.text}). Ask the "
         "cluster's support whether commands without a terminal are allowed (MaxSessions in its "

@@ -11,7 +11,10 @@ from controller import private_keys
 from . import clock, ssh_errors, ssh_keys, ssh_prompts
 from .ssh_transport import PromptRefused, Transport
 
+METHODS_LIMIT_S = 15.0
+"""Until the server says which methods it takes; nothing secret was sent yet."""
 LOGIN_LIMIT_S = 40.0
+"""Until it answers the credentials."""
 
 
 class Credentials:
@@ -20,14 +23,12 @@ class Credentials:
     def __init__(self, key: str, password: str) -> None:
         self._key = ssh_keys.load(key, password) if key.strip() else None
         self._password = password
-        self._has_sent = False
+        self._sent_at: float | None = None
         if self._key is None and not password:
             raise ssh_errors.NoCredentials(private_keys.NEITHER)
 
     def log_in(self, transport: Transport, username: str) -> None:
         """One attempt. Raises LoginRefused, SecondFactor, PasswordExpired, HostSilent."""
-        transport.auth_timeout = LOGIN_LIMIT_S
-        begun_at = clock.now()
         try:
             left = self._attempt(transport, username)
         except PromptRefused as problem:
@@ -36,11 +37,11 @@ class Credentials:
         except paramiko.BadAuthenticationType as problem:
             raise self._refused(username, problem.allowed_types) from None
         except (paramiko.SSHException, OSError, EOFError) as problem:
-            if not self._has_sent:
+            if self._sent_at is None:
                 raise ssh_errors.HostSilent(
                     f"The server broke off before the login: {_words(problem)}."
                 ) from None
-            if clock.now() - begun_at >= LOGIN_LIMIT_S:
+            if clock.now() - self._sent_at >= LOGIN_LIMIT_S:
                 # It may count what it did not answer: to repeat that soon could lock the account.
                 raise ssh_errors.HostSilent(
                     f"The server has the credentials and did not answer for {LOGIN_LIMIT_S:g} s: "
@@ -62,10 +63,12 @@ class Credentials:
 
     def _attempt(self, transport: Transport, username: str) -> list[str]:
         """Which methods are asked for besides, after one has succeeded."""
+        transport.auth_timeout = METHODS_LIMIT_S
         offered = _methods(transport, username)
         if offered is None:
             return []
-        self._has_sent = True
+        transport.auth_timeout = LOGIN_LIMIT_S
+        self._sent_at = clock.now()
         if self._key is not None:
             if "publickey" not in offered:
                 raise paramiko.BadAuthenticationType("", offered)

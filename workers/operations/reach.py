@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ from ..links import addresses, carriers, clock, errors, ssh, ssh_carrier, ssh_er
 from ..links.host_keys import HostKey
 from ..links.ssh_transport import Transport
 from .plans import Plan
+from .untold import untold
 
 logger = logging.getLogger(__name__)
 
@@ -81,34 +82,6 @@ def carrier_kind(cluster: HpcCluster) -> str:
     return cluster.carrier or (Carrier.LOCAL if is_local else Carrier.SSH)
 
 
-class Untold:
-    """Outcomes that a database in trouble did not take: a refusal must not be forgotten."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls: dict[int, list[Callable[[], None]]] = {}
-
-    def keep(self, cluster_id: int, call: Callable[[], None]) -> None:
-        with self._lock:
-            self._calls.setdefault(cluster_id, []).append(call)
-
-    def tell(self, cluster_id: int) -> None:
-        """Tell them now, on a thread that may use the database. Raises what the database does."""
-        with self._lock:
-            calls = self._calls.pop(cluster_id, [])
-        while calls:
-            try:
-                calls[0]()
-            except BaseException:
-                for call in calls:
-                    self.keep(cluster_id, call)
-                raise
-            del calls[0]
-
-
-untold = Untold()
-
-
 class Gate:
     """The cluster's budget of logins and their outcome, for one carrier: one login at a time."""
 
@@ -147,13 +120,22 @@ class Gate:
 
     def told(self, problem: ssh_errors.LoginError | None) -> None:
         """See ssh.Gate; an outcome that can't be stored now is told before the next login."""
-        cluster_id, attempt_id = self._cluster_id, self._attempt_id
+        attempt_id = self._attempt_id
+        self._store(lambda: _tell(self._cluster_id, attempt_id, problem))
 
-        def tell() -> None:
-            _tell(cluster_id, attempt_id, problem)
+    def revoked(self, problem: ssh_errors.LoginError) -> None:
+        """See ssh.Gate; stored as what is told."""
+        attempt_id = self._attempt_id
+        code, words = problem.code, str(problem)
+        self._store(lambda: logins.revoked(self._cluster_id, attempt_id, code, words))
 
+    def _store(self, tell: Callable[[], None]) -> None:
+        cluster_id = self._cluster_id
         try:
             self._run(tell)
+        except CancelledError:  # the worker stops, and its writers have: nobody else will tell
+            untold.keep(cluster_id, tell)
+            untold.tell_all()
         except Exception:
             logger.exception("login.outcome_not_stored", extra={"cluster_id": cluster_id})
             untold.keep(cluster_id, tell)
@@ -235,6 +217,18 @@ class Client(paramiko.SSHClient):
         super().__init__()
         self._transport: Any = transport
 
+    def open_session(self) -> paramiko.Channel:
+        """A session in which nothing runs yet. Raises CannotConnect."""
+        try:
+            opened: paramiko.Channel = self._transport.open_session(
+                timeout=ssh_carrier.CHANNEL_LIMIT_S
+            )
+        except paramiko.ChannelException as problem:
+            raise ssh_carrier.no_session(problem) from None
+        except (paramiko.SSHException, OSError, EOFError) as problem:
+            raise ssh_carrier.broken(self._transport, problem) from problem
+        return opened
+
 
 def open_client(cluster: HpcCluster) -> Client:
     """A paramiko client, logged in: the host verified, the login counted. Raises CannotConnect.
@@ -249,10 +243,15 @@ def open_client(cluster: HpcCluster) -> Client:
     return Client(transport)
 
 
-def open_for_controller(cluster: HpcCluster) -> Client:
-    """`open_client` for those who know the controller's errors alone."""
+def open_for_controller(cluster: HpcCluster) -> tuple[Client, paramiko.Channel]:
+    """A client and a session on it, for those who know the controller's errors alone."""
     try:
-        return open_client(cluster)
+        client = open_client(cluster)
+        try:
+            return client, client.open_session()
+        except BaseException:
+            client.close()
+            raise
     except errors.CannotConnect as problem:
         kind = controller_errors.Unavailable if problem.transient else controller_errors.Refused
         raise kind(str(problem)) from problem

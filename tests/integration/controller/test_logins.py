@@ -152,6 +152,25 @@ def test_what_is_told_twice_counts_once(cluster: HpcCluster) -> None:
     assert state_of(cluster) == LoginState.GOOD
 
 
+def test_a_good_login_that_proves_none_is_revoked_until_another_is_good(
+    cluster: HpcCluster,
+) -> None:
+    first, expired = allowed(cluster), "password_expired"
+    logins.told(cluster.pk, first)
+    logins.revoked(cluster.pk, first, expired, "Change it.")
+    assert asked(cluster) == logins.Refused(expired, "Change it.")
+    logins.forgive(cluster.pk)
+    logins.revoked(cluster.pk, first, expired)
+    assert state_of(cluster) == LoginState.UNTRIED
+    second = allowed(cluster)
+    logins.told(cluster.pk, second)
+    logins.revoked(cluster.pk, first, expired)
+    assert state_of(cluster) == LoginState.GOOD
+    logins.changed(cluster.pk)
+    logins.revoked(cluster.pk, second, expired)
+    assert state_of(cluster) == LoginState.UNTRIED
+
+
 def test_a_host_that_hangs_up_gets_its_pause_from_all(cluster: HpcCluster) -> None:
     detail = "It hung up."
     logins.told(cluster.pk, allowed(cluster), "refused_before_banner", detail, pause_s=600)
@@ -170,13 +189,13 @@ def test_logins_are_counted_by_the_minute_and_by_the_hour(
 ) -> None:
     settings.HPC_LOGINS_PER_MINUTE, settings.HPC_LOGINS_PER_HOUR = 2, 5
     logins.told(cluster.pk, allowed(cluster))
-    allowed(cluster)
+    logins.told(cluster.pk, allowed(cluster))
     assert 55 < waits(cluster).seconds <= 60
     age(50)
     assert 5 < waits(cluster).seconds <= 10
     age(50)
     logins.told(cluster.pk, allowed(cluster))
-    allowed(cluster)
+    logins.told(cluster.pk, allowed(cluster))
     age(100)
     logins.told(cluster.pk, allowed(cluster))
     assert 3600 - 201 < waits(cluster).seconds <= 3600 - 199

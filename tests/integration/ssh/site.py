@@ -175,6 +175,9 @@ class CountingGate:
     def told(self, problem: ssh_errors.LoginError | None) -> None:
         self.heard.append("good" if problem is None else problem.code)
 
+    def revoked(self, problem: ssh_errors.LoginError) -> None:
+        self.heard.append(f"revoked: {problem.code}")
+
 
 @contextlib.contextmanager
 def frozen(server: sshd.Sshd) -> Iterator[None]:

@@ -174,11 +174,13 @@ def test_start_up_files_that_end_it_are_told(site: Site, kind: str, text: str, r
 def test_password_expired_after_the_login_is_told(site: Site) -> None:
     site.add_account("older", password="pass word", is_password_expired=True)
     login = site.login(site.server(), "older", password="pass word")
-    with (
-        ssh_carrier.SshCarrier(login) as carrier,
-        pytest.raises(ssh_errors.PasswordExpired),
-    ):
-        carrier.run(["true"])
+    gate = CountingGate(0.0)
+    with ssh_carrier.SshCarrier(login, gate=gate) as carrier:
+        for _ in range(2):
+            with pytest.raises(ssh_errors.PasswordExpired):
+                carrier.run(["true"])
+        assert (carrier.logins, carrier.connections) == (1, 0)
+    assert gate.heard == ["good", "revoked: password_expired"]
 
 
 # Narrow servers -----------------------------------------------------------------------------------

@@ -64,6 +64,14 @@ def test_a_refusal_is_told_once_to_the_cluster_and_then_by_the_row(cluster: HpcC
     assert LoginAttempt.objects.get().outcome == "login_refused"
 
 
+def test_where_no_session_opens_a_sentence_says_so(site: Site, cluster: HpcCluster) -> None:
+    narrow = site.server(MaxSessions="0")
+    HpcCluster.objects.update(port=narrow.port)
+    confirm(HpcCluster.objects.get())
+    with pytest.raises(errors.Unavailable, match="opens no session"):
+        HpcCluster.objects.get().get_ssh_connection()
+
+
 def test_of_many_at_once_one_tries_and_all_hear_of_it(
     cluster: HpcCluster, server: sshd.Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
+from django import db
 from django.db import OperationalError
 
 from controller import crypto
 from controller.models import ClusterLink, HpcCluster, Kind, LoginAttempt, Procedure
-from controller.services import clusters, procedures
-from workers.links import errors, ssh_errors, steps
-from workers.operations import bootstrap, reach, recording
+from controller.services import clusters, logins, procedures
+from workers.links import clock, errors, pool, ssh_errors, steps
+from workers.operations import bootstrap, reach, recording, untold
 
 T = TypeVar("T")
 STEP = steps.Step("Start the daemon", steps.DONE, 0.5)
@@ -82,6 +84,70 @@ def test_a_refusal_that_could_not_be_stored_is_told_before_the_next_login(
     with pytest.raises(ssh_errors.LoginRefused, match="Wrong password"):
         gate(cluster).ask()
     assert LoginAttempt.objects.get().outcome == "login_refused"
+
+
+def test_a_refusal_heard_while_the_worker_stops_is_stored(
+    transactional_db: None, cluster: HpcCluster
+) -> None:
+    writers = pool.KeyedPool("test", 1, db.connections.close_all)
+    first = gate(cluster, lambda call: writers.call(cluster.pk, call, 10))
+    first.ask()
+    writers.close(5)
+    first.told(ssh_errors.LoginRefused("Wrong password."))
+    assert LoginAttempt.objects.get().outcome == "login_refused"
+
+
+def test_what_is_still_untold_is_told_when_the_process_ends(
+    transactional_db: None, cluster: HpcCluster
+) -> None:
+    is_down = False
+
+    def run(call: Callable[[], T], /) -> T:
+        if is_down:
+            raise OperationalError("The database is away.")
+        return call()
+
+    first = gate(cluster, run)
+    first.ask()
+    is_down = True
+    first.told(None)
+    first.revoked(ssh_errors.PasswordExpired("It has expired."))
+    untold.untold.last_words()
+    with pytest.raises(ssh_errors.PasswordExpired):
+        gate(cluster).ask()
+
+
+def test_the_end_of_a_process_does_not_wait_long_for_a_database_that_hangs() -> None:
+    kept, is_over = untold.Untold(), threading.Event()
+
+    def hang() -> None:
+        is_over.wait(10)
+
+    kept.keep(1, hang)
+    begun_at = clock.now()
+    kept.last_words(0.1)
+    assert clock.now() - begun_at < 5
+    is_over.set()
+
+
+def test_good_credentials_that_prove_expired_are_refused_for_all(cluster: HpcCluster) -> None:
+    first, expired = gate(cluster), ssh_errors.PasswordExpired("It has expired.")
+    first.ask()
+    first.told(None)
+    first.revoked(expired)
+    with pytest.raises(ssh_errors.PasswordExpired, match="It has expired"):
+        gate(cluster).ask()
+    logins.forgive(cluster.pk)
+    second = gate(cluster)
+    second.ask()
+    second.told(None)
+    first.revoked(expired)  # of an older login
+    assert gate(cluster).ask() == 0
+    assert list(LoginAttempt.objects.order_by("pk").values_list("outcome", flat=True)) == [
+        "password_expired",
+        "good",
+        "",
+    ]
 
 
 def test_secrets_that_no_key_opens_are_tried_again_by_themselves(

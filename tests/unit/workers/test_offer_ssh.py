@@ -41,4 +41,4 @@ def test_a_process_without_the_workers_requirements_is_told(
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr("workers.operations.reach", raising=False)
     with pytest.raises(errors.Misconfigured, match="paramiko is not installed"):
-        ssh_opener.open_client("north")
+        ssh_opener.open_ssh("north")
