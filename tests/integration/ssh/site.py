@@ -17,6 +17,13 @@ PASSPHRASE = " correct horse 'battery' ä! "
 PASSWORD = " geheim ' \\ $x ü! "
 HOST_KEY_TYPES = ("ed25519", "ecdsa", "rsa")
 USER = "ada"
+NARROW = {
+    "MaxSessions": "1",
+    "AllowTcpForwarding": "no",
+    "DisableForwarding": "yes",
+    "PermitTTY": "no",
+}
+"""All that a site may forbid and still be served."""
 
 
 SESSION_END = """\

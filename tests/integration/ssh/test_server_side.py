@@ -21,7 +21,7 @@ from ops import processes, services, sshd
 from tests import stack as stacks
 
 from .server_side import Portal, told
-from .site import PASSWORD, Site
+from .site import NARROW, PASSWORD, Site
 
 NAMES = """\
 127.0.0.1 localhost
@@ -77,7 +77,7 @@ def refused(portal: Portal, site: Site) -> Refused:
 
 @dataclass
 class Line:
-    """A cluster on a server of its own, and its first bootstrap."""
+    """A cluster on a narrow server of its own, and its first bootstrap."""
 
     cluster: HpcCluster
     server: sshd.Sshd
@@ -86,7 +86,7 @@ class Line:
 
 @pytest.fixture(scope="module")
 def line(portal: Portal, site: Site) -> Line:
-    server = site.new_server()
+    server = site.new_server(NARROW)
     return Line(*_linked(portal, site, server))
 
 

@@ -13,14 +13,9 @@ import pytest
 from workers.links import bridge, client_archive, errors, upload
 
 from .clusters import Cluster, bring_up, greeted, outcomes, reach
+from .site import NARROW
 
 HOME_OF_140_BYTES = "h" * 140
-NARROW = {
-    "MaxSessions": "1",
-    "AllowTcpForwarding": "no",
-    "DisableForwarding": "yes",
-    "PermitTTY": "no",
-}
 NOISY = {
     "/bin/bash": (
         "bashrc",
