@@ -21,7 +21,7 @@ from controller import lifecycle
 from controller.lifecycle import JobStatus
 from controller.models import HpcCluster, HpcJob
 from controller.services import clusters
-from ops import services
+from ops import processes, services
 from tests import stack as stacks
 from tests.integration.ssh.server_side import Portal
 from tests.slurm_cluster import SlurmCluster
@@ -85,10 +85,16 @@ def ended() -> int:
 
 
 def kill_holder(stack: Stack, cluster: HpcCluster) -> None:
-    """kill -9 of the worker that holds the link."""
-    holder = stack.link(cluster).holder
-    (worker,) = [child for child in stack.workers if f".{child.pid}." in holder]
-    worker.send(signal.SIGKILL)
+    """kill -9 of the worker that holds the link, once one does: on a slow machine leases run out."""
+    found: list[processes.Child] = []
+
+    def is_held() -> bool:
+        holder = stack.link(cluster).holder
+        found[:] = [child for child in stack.workers if f".{child.pid}." in holder]
+        return bool(found)
+
+    stack.wait(is_held, "a worker to hold the link")
+    found[0].send(signal.SIGKILL)
 
 
 def check_history(job: HpcJob) -> None:

@@ -19,6 +19,7 @@ PROJECT = Path(__file__).with_name("project")
 NOT_INSTALLED = shutil.ignore_patterns("__pycache__", "state", "jobs", "log", "venv")
 LIMIT_S = 90
 Manage = Callable[..., str]
+pytestmark = pytest.mark.timeout(300)  # a dozen commands, each of which starts Django
 
 
 @pytest.fixture
