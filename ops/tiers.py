@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
@@ -106,11 +107,13 @@ def parallel_processes() -> int:
     return min(2 * (os.cpu_count() or 1), 8)
 
 
-def start(tier: Tier, reports: Path) -> Running:
+def start(tier: Tier, reports: Path, temporary: Path) -> Running:
     """Start one tier; its report and its output go to files of its name."""
     report, output = reports / f"{tier.name}.xml", reports / f"{tier.name}.txt"
     report.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", *tier.arguments]
+    # By itself pytest clears away what older runs have left, and two at once do it to each other.
+    own = [f"--junit-xml={report}", f"--basetemp={temporary / tier.name}"]
+    argv = [sys.executable, "-m", "pytest", "-q", *own, *tier.arguments]
     if tier.is_parallel:
         argv += ["-n", str(parallel_processes()), "--dist", "worksteal"]
     environment = {**os.environ, "HPC_TEST_DATABASE": tier.database}
@@ -142,8 +145,11 @@ def show(ended: Running) -> Outcome:
 class Run:
     """The tiers that wait, those that run, and what came of the others."""
 
-    def __init__(self, tiers: Sequence[Tier], reports: Path, side_by_side: int) -> None:
+    def __init__(
+        self, tiers: Sequence[Tier], reports: Path, temporary: Path, side_by_side: int
+    ) -> None:
         self.reports = reports
+        self.temporary = temporary
         self.side_by_side = side_by_side
         self.waiting = list(tiers)
         self.running: list[Running] = []
@@ -159,7 +165,7 @@ class Run:
 
     def _fill_up(self) -> None:
         while self.waiting and len(self.running) < self.side_by_side and not self.signals:
-            self.running.append(start(self.waiting.pop(0), self.reports))
+            self.running.append(start(self.waiting.pop(0), self.reports, self.temporary))
         if signal.SIGTERM in self.signals:
             self._terminate()  # one that was being started then has not heard of it
 
@@ -196,8 +202,12 @@ def main(
     """Run the tiers; return 0 if every one is good, 128 + N after signal N."""
     reports.mkdir(parents=True, exist_ok=True)
     started_at = time.monotonic()
-    run = Run(tiers, reports, side_by_side)
-    run.to_the_end()
+    # Near the root: the tests' paths may be those of sockets.
+    with tempfile.TemporaryDirectory(
+        prefix="hpc-tests-", dir="/tmp", ignore_cleanup_errors=True
+    ) as temporary:
+        run = Run(tiers, reports, Path(temporary), side_by_side)
+        run.to_the_end()
     for sentence in dict.fromkeys(s for outcome in run.outcomes for s in outcome.not_here):
         print(sentence)
     passed = sum(outcome.passed for outcome in run.outcomes)

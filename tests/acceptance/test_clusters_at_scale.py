@@ -85,7 +85,7 @@ def ended() -> int:
 
 
 def kill_holder(stack: Stack, cluster: HpcCluster) -> None:
-    """kill -9 of the worker that holds the link, once one does: on a slow machine leases run out."""
+    """kill -9 of the worker that holds the link, once one does: leases may run out meanwhile."""
     found: list[processes.Child] = []
 
     def is_held() -> bool:

@@ -108,6 +108,7 @@ def test_a_node_that_fails_and_a_job_that_is_requeued(start_engine, site):
     )
     engine.wait(lost, "running")
     engine.wait(again, "running")
+    wait_until(site.ran, what="the first run's word")
     job_id = site.id_of(again)
     site.server.command("scontrol", "requeue", job_id)
 
