@@ -60,12 +60,12 @@ def of_job(job: HpcJob) -> Headline:
 
 def of_link(link: ClusterLink | None, *, is_connected: bool, is_worker_alive: bool) -> Headline:
     """How a link stands. `is_connected`: a live worker holds it and the client has greeted."""
-    if is_connected:
-        return Headline("good", "Up", "Jobs go to the cluster and their states come back.")
     if link is None or not (link.wanted or link.bootstrap_requested_at or link.holder):
         return _unwanted(link)
     if not (link.wanted or link.bootstrap_requested_at):
         return Headline("busy", "Closing", "Its worker closes the link; jobs there go on.")
+    if is_connected:
+        return Headline("good", "Up", "Jobs go to the cluster and their states come back.")
     if link.state == LinkState.BLOCKED:
         return _blocked(link)
     if not is_worker_alive:

@@ -147,7 +147,7 @@ def disconnect(visit: Visit) -> None:
     visit.go(f"{PAGES}/hpccluster/")
     page.get_by_role("link", name="north", exact=True).click()
     page.get_by_role("button", name="Disconnect").click()
-    expect(page.locator(".hpc-headline")).to_contain_text("Not wanted")
+    expect(page.locator(".hpc-headline")).to_contain_text("Not wanted", timeout=LIMIT_MS)
     page.get_by_role("link", name="History").click()
     expect(page.locator("#change-history")).to_contain_text("Asked for: Bootstrap.")
     expect(page.locator("#change-history")).to_contain_text("Host keys: confirmed: ecdsa")
