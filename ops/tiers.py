@@ -59,20 +59,26 @@ class Outcome:
 SSH, SLURM = "tests/integration/ssh", "tests/integration/slurm"
 """Each starts servers for a whole run, and is apart so that they start once."""
 
-APART = tuple(f"--ignore={folder}" for folder in (SSH, SLURM))
+ON_SLURM = ("tests/acceptance/test_browser.py", "tests/acceptance/test_clusters_at_scale.py")
+"""They use the Slurm that is up for the others."""
+
+
+def _without(*paths: str) -> tuple[str, ...]:
+    return tuple(f"--ignore={path}" for path in paths)
+
 
 TIERS = (
-    Tier("acceptance", ("tests/acceptance",)),
-    Tier("integration", ("tests/integration", *APART), is_parallel=True),
-    Tier("unit", ("tests/unit",)),
+    Tier("slurm", (SLURM, *ON_SLURM)),
+    Tier("integration", ("tests/integration", *_without(SSH, SLURM)), is_parallel=True),
+    Tier("acceptance", ("tests/acceptance", *_without(*ON_SLURM))),
     Tier("ssh", (SSH,)),
-    Tier("slurm", (SLURM,)),
     Tier(
         "database",
-        ("-m", "database", "tests/unit", "tests/integration", *APART),
+        ("-m", "database", "tests/unit", "tests/integration", *_without(SSH, SLURM)),
         "postgresql",
         True,
     ),
+    Tier("unit", ("tests/unit",)),
 )
 """In the order of their start; those that take long come first."""
 

@@ -22,3 +22,22 @@ def test_what_the_machine_did_not_have_is_read_from_the_report(tmp_path):
 def test_a_run_that_wrote_no_report_counts_nothing(tmp_path):
     assert tiers.count(tmp_path / "report.xml") == (0, 0)
     assert tiers.not_here(tmp_path / "report.xml") == ()
+
+
+def covers(tier, path):
+    """Whether the tier runs the file's tests, all of them."""
+    places = [word for word in tier.arguments if word.startswith("tests/")]
+    left_out = [word.removeprefix("--ignore=") for word in tier.arguments if "=" in word]
+    return (
+        "-m" not in tier.arguments
+        and any(path.is_relative_to(place) for place in places)
+        and not any(path.is_relative_to(place) for place in left_out)
+    )
+
+
+def test_every_file_of_tests_is_run_by_one_tier(checkout):
+    files = [path.relative_to(checkout) for path in checkout.glob("tests/**/test_*.py")]
+    ours = [path for path in files if "project" not in path.parts]  # the portal's own
+    assert len(ours) > 100
+    for path in ours:
+        assert [covers(tier, path) for tier in tiers.TIERS].count(True) == 1, path
