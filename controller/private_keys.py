@@ -23,7 +23,7 @@ Its default is 24, what guides recommend 100.
 """
 CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 """What SSH calls nistp256, 384 and 521. Source: RFC 5656, section 10.1."""
-BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----")
+BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----")
 PUBLIC_HALF = re.compile(r"\s*(ssh-(rsa|ed25519|dss)|ecdsa-sha2-\S+|sk-\S+) AAAA")
 OPENSSH = "OPENSSH PRIVATE KEY"
 ENCRYPTED_PKCS8 = "ENCRYPTED PRIVATE KEY"

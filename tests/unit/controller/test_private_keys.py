@@ -58,6 +58,13 @@ def refused(text: str, passphrase: str, kind: type[Exception]) -> str:
     return str(caught.value)
 
 
+def test_parameters_before_a_key_are_passed_over() -> None:
+    # As `openssl ecparam -name prime256v1 -genkey` writes it.
+    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    key = KEYS["ecdsa-sha2-nistp256"]
+    assert same(private_keys.load(parameters + text_of(key, TRADITIONAL), ""), key)
+
+
 @pytest.mark.parametrize("passphrase", ["", PASSPHRASE], ids=["plain", "passphrase"])
 @pytest.mark.parametrize(("name", "form"), FORMS, ids=str)
 def test_every_kind_in_every_format_is_read(
