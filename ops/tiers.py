@@ -171,19 +171,16 @@ class Run:
 
     def _fill_up(self) -> None:
         while self.waiting and len(self.running) < self.side_by_side and not self.signals:
-            self.running.append(start(self.waiting.pop(0), self.reports, self.temporary))
-        if signal.SIGTERM in self.signals:
-            self._terminate()  # one that was being started then has not heard of it
+            one = start(self.waiting.pop(0), self.reports, self.temporary)
+            self.running.append(one)
+            if signal.SIGTERM in self.signals:
+                one.process.terminate()  # it came while this one was started
 
     def _show_what_ended(self) -> None:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # until one has ended: `poll` tells which
         for one in [one for one in self.running if one.process.poll() is not None]:
             self.running.remove(one)
             self.outcomes.append(show(one))
-
-    def _terminate(self) -> None:
-        for one in self.running:
-            one.process.terminate()
 
     @contextlib.contextmanager
     def _interruptions_left_to_them(self) -> Iterator[None]:
@@ -192,7 +189,8 @@ class Run:
         def note(number: int, frame: object) -> None:
             self.signals.append(number)
             if number == signal.SIGTERM:
-                self._terminate()
+                for one in self.running:
+                    one.process.terminate()
 
         previous = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
         try:

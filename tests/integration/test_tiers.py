@@ -29,7 +29,11 @@ WAITS = """
 
     def test_it():
         Path(__file__).with_suffix(".begun").touch()
-        time.sleep(600)
+        try:
+            time.sleep(600)
+        finally:
+            time.sleep(PAUSE_S)
+            Path(__file__).with_suffix(".cleaned").touch()
 """
 
 
@@ -69,13 +73,16 @@ def test_all_run_whatever_came_of_those_before_and_no_two_outputs_are_mixed(tmp_
 def test_an_interruption_ends_those_that_run_and_starts_no_other(
     tmp_path, checkout, number, is_for_all
 ):
-    with running(tmp_path, checkout, 1, a=WAITS, b=WAITS) as process:
-        begun = [tmp_path / f"test_{name}.begun" for name in "ab"]
-        assert processes.wait_until(begun[0].exists, LIMIT_S)
+    tests = {"a": WAITS.replace("PAUSE_S", "0"), "b": WAITS.replace("PAUSE_S", "1"), "c": WAITS}
+    with running(tmp_path, checkout, 2, **tests) as process:
+        begun = [tmp_path / f"test_{name}.begun" for name in "abc"]
+        assert processes.wait_until(lambda: all(one.exists() for one in begun[:2]), LIMIT_S)
         # Ctrl-C goes to all of the terminal's foreground; others ask the one that they started.
         (os.killpg if is_for_all else os.kill)(process.pid, number)
         output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 128 + number
-    assert "KeyboardInterrupt" in output
-    assert not begun[1].exists()
+    assert output.count("! KeyboardInterrupt !") == 2
+    # The end of the one does not disturb the other, which takes longer to clean up.
+    assert len(list(tmp_path.glob("test_*.cleaned"))) == 2
+    assert not begun[2].exists()
     assert output.splitlines()[-1].startswith("0 passed, 0 failed in ")
