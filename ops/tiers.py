@@ -21,6 +21,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parent.parent
 REPORTS = CHECKOUT / "tests" / "artefacts"
 SIDE_BY_SIDE = 3
+FAILURE_LINES = 25
 NOT_HERE = "not_here"
 """The property of a report that says in a sentence what this machine could not be used for."""
 
@@ -48,12 +49,13 @@ class Running:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one tier."""
+    """What came of one tier; `failures` name each failed test with the end of its report."""
 
     status: int
     passed: int
     failed: int
     not_here: tuple[str, ...]
+    failures: tuple[str, ...]
 
 
 SSH, SLURM = "tests/integration/ssh", "tests/integration/slurm"
@@ -103,6 +105,20 @@ def not_here(report: Path) -> tuple[str, ...]:
     )
 
 
+def failures(report: Path) -> tuple[str, ...]:
+    """Each test that failed, by name, with the last lines of its report."""
+    return tuple(
+        f"-- {case.get('classname')}::{case.get('name')}\n{_last_lines(problem.text)}"
+        for suite in _suites(report)
+        for case in suite.iter("testcase")
+        for problem in (*case.iter("failure"), *case.iter("error"))
+    )
+
+
+def _last_lines(text: str | None) -> str:
+    return "\n".join((text or "").splitlines()[-FAILURE_LINES:])
+
+
 def _suites(report: Path) -> Iterator[ElementTree.Element]:
     if report.exists():
         yield from ElementTree.parse(report).iter("testsuite")
@@ -145,7 +161,7 @@ def show(ended: Running) -> Outcome:
         f" in {took_s:.0f} s (pytest's exit status {status})",
         flush=True,
     )
-    return Outcome(status, passed, failed, not_here(ended.report))
+    return Outcome(status, passed, failed, not_here(ended.report), failures(ended.report))
 
 
 class Run:
@@ -212,6 +228,9 @@ def main(
     ) as temporary:
         run = Run(tiers, reports, Path(temporary), side_by_side)
         run.to_the_end()
+    # Once more, where somebody looks who sees the end of a long output only.
+    for failure in (one for outcome in run.outcomes for one in outcome.failures):
+        print(failure)
     for sentence in dict.fromkeys(s for outcome in run.outcomes for s in outcome.not_here):
         print(sentence)
     passed = sum(outcome.passed for outcome in run.outcomes)

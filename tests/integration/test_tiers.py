@@ -67,6 +67,9 @@ def test_all_run_whatever_came_of_those_before_and_no_two_outputs_are_mixed(tmp_
     assert "0 passed, 1 failed" in ends["== a"]
     begun = lines.index("== a tests, with sqlite:")
     assert "so it is" in "\n".join(lines[begun : lines.index(ends["== a"])])
+    told_again = lines[max(map(lines.index, ends.values())) :]
+    assert any(line.startswith("-- ") and line.endswith("test_a::test_it") for line in told_again)
+    assert "so it is" in "\n".join(told_again)
 
 
 @pytest.mark.parametrize(("number", "is_for_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])

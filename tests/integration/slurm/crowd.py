@@ -73,7 +73,7 @@ JOBS: dict[str, tuple[str, Resources]] = {
     ),
     "good": ("pwd; echo oops >&2; sleep 1", Resources()),
     "array": (
-        "#SBATCH --array=0-3%2\nsleep 0.5; echo $SLURM_ARRAY_TASK_ID; exit $SLURM_ARRAY_TASK_ID",
+        "#SBATCH --array=0-3%2\nsleep 1; echo $SLURM_ARRAY_TASK_ID; exit $SLURM_ARRAY_TASK_ID",
         Resources(),
     ),
     "cancelled": ("touch ready; sleep 300", Resources()),

@@ -84,6 +84,7 @@ def test_an_array_is_one_job_from_its_first_task_to_its_last(crowd):
     assert sorted((directory / "stdout.log").read_text().split()) == ["0", "1", "2", "3"]
     records = {path.name for path in (directory / ".hpc").glob("exit.*")}
     assert records == {f"exit.{number}.0" for number in range(4)}
+    # Slurm counts whole seconds, so each task sleeps one.
     assert crowd.wait("array", "accounting")["elapsed_s"] >= 1
 
 

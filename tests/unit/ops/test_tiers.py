@@ -24,6 +24,19 @@ def test_a_run_that_wrote_no_report_counts_nothing(tmp_path):
     assert tiers.not_here(tmp_path / "report.xml") == ()
 
 
+def test_each_failure_is_told_by_name_with_the_end_of_its_report(tmp_path):
+    text = "&#10;".join(f"line {number}" for number in range(100))
+    (tmp_path / "report.xml").write_text(
+        '<testsuites><testsuite><testcase classname="tests.a" name="test_x">'
+        f'<failure message="no">{text}</failure></testcase>'
+        '<testcase classname="tests.a" name="test_y"/></testsuite></testsuites>'
+    )
+    (told,) = tiers.failures(tmp_path / "report.xml")
+    assert told.splitlines()[0] == "-- tests.a::test_x"
+    assert told.splitlines()[-1] == "line 99"
+    assert len(told.splitlines()) == 1 + tiers.FAILURE_LINES
+
+
 def covers(tier, path):
     """Whether the tier runs the file's tests, all of them."""
     places = [word for word in tier.arguments if word.startswith("tests/")]
