@@ -82,11 +82,18 @@ class Conf:
     fault_point: str = _setting("", "Where a process kills itself; for tests, environment only.")
     ipc_unix_socket: str = _setting(
         "/tmp/job_controller.sock",  # noqa: S108  # the original's default, a base name
-        "Reserved: base path of the sockets between web and files workers; nothing reads it yet.",
+        "Base path of the sockets on which a web process waits for a files worker: each is named"
+        " after it, and lives for one transfer.",
+    )
+    file_relay_url: str = _setting(
+        "",
+        "Redis (redis://, rediss://, unix://) through which file data goes between hosts; empty:"
+        " through the sockets, on one host.",
+        pattern=r"((redis|rediss|unix)://.+)?",
     )
     file_connection_chunk_size: int = _setting(
         1 << 20,
-        "Reserved: size of a piece of a transfer; nothing reads it yet.",
+        "Size of a piece of a file on its way.",
         unit="bytes",
         least=1024,
         most=4 << 20,
@@ -154,6 +161,33 @@ class Conf:
     )
     data_idle_s: float = _seconds(
         60, "After which a files worker logs out of a cluster that nobody asks about.", most=3600
+    )
+    transfers_per_cluster: int = _setting(
+        24,
+        "Files of one cluster that may be on their way at once, over all files workers.",
+        unit="transfers",
+        least=1,
+        most=512,
+    )
+    transfers_per_user: int = _setting(
+        8,
+        "Files that one user may have on their way at once.",
+        unit="transfers",
+        least=1,
+        most=512,
+    )
+    transfer_start_s: float = _seconds(
+        30, "Limit of the time until the first word of a file that was asked for.", most=300
+    )
+    transfer_stall_s: float = _seconds(
+        300, "After which a transfer on which nothing moves is ended.", most=86400
+    )
+    files_threads: int = _setting(
+        64,
+        "Threads of a files worker that is started without -c; eight are kept for questions.",
+        unit="threads",
+        least=10,
+        most=1024,
     )
     file_read_limit_bytes: int = _setting(
         256 << 10, "Longest piece that one read returns.", unit="bytes", least=1024, most=512 << 10

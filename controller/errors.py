@@ -15,11 +15,13 @@ HpcError
 │   ├── LinkLost          the link broke before the answer
 │   ├── LeaseLost         the link's lease went to another holder
 │   ├── Busy              as much is under way as is allowed at once
+│   ├── TransferBroken    a file did not come, or go, whole
 │   ├── Timeout           no answer within the limit
 │   ├── HostUnreachable   no SSH connection to the cluster's login node
 │   ├── LoginsHeldBack    no further login to the cluster is allowed yet
 │   └── QueueUnreachable  the broker can't be reached
 ├── Refused               the cluster said no, for good
+│   ├── NoSpace           the cluster's disk is full, or the account's quota used up
 │   ├── LoginRefused      the cluster does not take the credentials
 │   └── HostKeyRefused    its host key is not confirmed, or another than the confirmed one
 ├── CannotDecrypt         no key of HPC_SECRET_KEYS opens a stored secret
@@ -106,6 +108,12 @@ class Busy(Unavailable):
     code = "busy"
 
 
+class TransferBroken(Unavailable):
+    """What was received of the file is not the file."""
+
+    code = "transfer_broken"
+
+
 class Timeout(Unavailable):
     code = "timeout"
 
@@ -124,6 +132,10 @@ class QueueUnreachable(Unavailable):
 
 class Refused(HpcError):
     code = "refused"
+
+
+class NoSpace(Refused):
+    code = "no_space"
 
 
 class LoginRefused(Refused):

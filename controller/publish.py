@@ -41,6 +41,8 @@ TEST_CONNECTION = "hpc.clusters.test_connection"
 FILES_LIST = "hpc.files.list"
 FILES_STAT = "hpc.files.stat"
 FILES_READ = "hpc.files.read"
+FILES_DOWNLOAD = "hpc.files.download"
+FILES_UPLOAD = "hpc.files.upload"
 
 TASKS = (
     SUBMIT_JOB,
@@ -80,10 +82,12 @@ ANSWER_ERRORS: dict[str, type[errors.HpcError]] = {
         errors.ClusterOffline,
         errors.LinkLost,
         errors.Busy,
+        errors.TransferBroken,
         errors.Timeout,
         errors.HostUnreachable,
         errors.LoginsHeldBack,
         errors.Refused,
+        errors.NoSpace,
         errors.LoginRefused,
         errors.HostKeyRefused,
         errors.CannotDecrypt,
@@ -174,18 +178,43 @@ def call_files(verb: str, *arguments: Any, timeout_s: float) -> dict[str, Any]:
     return _unpacked(answer)
 
 
+def start_transfer(name: str, transfer_id: str, token: str, expires_s: float) -> None:
+    """Have a files worker begin a transfer, and meet us at the relay of `token`.
+
+    Raises QueueUnreachable, after SEND_LIMIT_S at most; for PAUSE_S after that at once.
+    """
+    send = celery.current_app.send_task
+    options = {"queue": FILES_QUEUE, "expires": expires_s, "ignore_result": True}
+    failure = "it was tried a moment ago"
+    if time.monotonic() >= _paused_until:
+        _import_transport()
+        failure = _bounded(lambda: send(name, args=[transfer_id, token], **options))
+        if not failure:
+            return
+        _pause()
+    raise errors.QueueUnreachable(
+        f"Redis can't be reached ({failure}): see that it runs, and HPC_REDIS_URL."
+    )
+
+
+def error_from(told: Any) -> errors.HpcError:
+    """The error that a worker has told as {"code", "message", "transient", "retry_after_s"}."""
+    told = told if isinstance(told, dict) else {}
+    fallback = errors.Unavailable if told.get("transient") else errors.Refused
+    kind = ANSWER_ERRORS.get(str(told.get("code")), fallback)
+    problem = kind(str(told.get("message") or "The files worker refused without a reason."))
+    seconds = told.get("retry_after_s")
+    problem.retry_after_s = float(seconds) if isinstance(seconds, int | float) else 0.0
+    return problem
+
+
 def _unpacked(answer: Any) -> dict[str, Any]:
     if isinstance(answer, dict) and isinstance(answer.get("ok"), dict):
         return dict(answer["ok"])
     told = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(told, dict):
         raise errors.Refused("The files worker gave an answer that makes no sense: see its log.")
-    fallback = errors.Unavailable if told.get("transient") else errors.Refused
-    kind = ANSWER_ERRORS.get(str(told.get("code")), fallback)
-    problem = kind(str(told.get("message") or "The files worker refused without a reason."))
-    seconds = told.get("retry_after_s")
-    problem.retry_after_s = float(seconds) if isinstance(seconds, int | float) else 0.0
-    raise problem
+    raise error_from(told)
 
 
 def _nudge(name: str, identifier: int, queue: str) -> None:

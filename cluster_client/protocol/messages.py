@@ -328,6 +328,7 @@ class Open:
     path: str
     offset: int = 0
     length: int = -1
+    chunk_bytes: int = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,44 @@ class Opened:
 
 @dataclass(frozen=True)
 class End:
-    """Sent last: `bytes_sent` of this transfer, and their sha256. A stream without it failed."""
+    """Sent last: `bytes_sent` of this transfer, and their sha256. A stream without it failed.
+
+    `problem` says why fewer bytes came than were announced ("" if none are missing).
+    """
 
     bytes_sent: int
     sha256: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Put:
+    """Write a file of `size_bytes` at `path`, in place of what file is there.
+
+    Answered with Ready or Error; then the server sends binary frames, and Finish. Until that is
+    answered the bytes are in a file of a temporary name in the same directory.
+    """
+
+    transfer: str
+    tag: str
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The temporary file is open: the bytes may come."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """All was sent. Answered with Stored, after fsync and rename, or with Error and no trace."""
+
+    bytes_sent: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    size_bytes: int
+    etag: str

@@ -31,6 +31,8 @@ REPLIES: dict[type, tuple[type, ...]] = {
     messages.List: (messages.Listed,),
     messages.Stat: (messages.Stated,),
     messages.Open: (messages.Opened,),
+    messages.Put: (messages.Ready,),
+    messages.Finish: (messages.Stored,),
 }
 """The answers that each request may have, besides Error."""
 

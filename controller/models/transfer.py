@@ -22,6 +22,10 @@ class TransferState(models.TextChoices):
     RUNNING = "running", "running"
     COMPLETED = "completed", "completed"
     FAILED = "failed", "failed"
+    CANCELLED = "cancelled", "cancelled: whoever read or wrote went away"
+
+
+ACTIVE = (TransferState.PENDING, TransferState.RUNNING)
 
 
 class FileTransfer(models.Model):
@@ -36,7 +40,12 @@ class FileTransfer(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
     direction = models.CharField(max_length=16, choices=Direction)
-    path = models.TextField(help_text="Relative to the job's directory.")
+    path = models.TextField(
+        help_text="Relative to the job's directory; what is no UTF-8 in it is shown replaced."
+    )
+    path_b64 = models.TextField(blank=True, help_text="The exact bytes of the path, in base64.")
+    etag = models.CharField(max_length=128, blank=True)
+    worker = models.CharField(max_length=200, blank=True)
     state = models.CharField(
         max_length=16, choices=TransferState, default=TransferState.PENDING, db_index=True
     )
@@ -50,6 +59,7 @@ class FileTransfer(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        indexes = [models.Index(fields=["cluster", "state"], name="hpc_transfer_cluster_state")]
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(state__in=TransferState.values), name="hpc_transfer_state_known"
