@@ -184,7 +184,7 @@ def start_transfer(name: str, transfer_id: str, token: str, expires_s: float) ->
     Raises QueueUnreachable, after SEND_LIMIT_S at most; for PAUSE_S after that at once.
     """
     send = celery.current_app.send_task
-    options = {"queue": FILES_QUEUE, "expires": expires_s, "ignore_result": True}
+    options: dict[str, Any] = {"queue": FILES_QUEUE, "expires": expires_s, "ignore_result": True}
     failure = "it was tried a moment ago"
     if time.monotonic() >= _paused_until:
         _import_transport()
