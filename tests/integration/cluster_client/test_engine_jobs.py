@@ -149,7 +149,7 @@ def test_a_cancel_ends_the_job_and_all_that_it_started(start_engine, site):
     started = time.monotonic()
     assert engine.engine.handle(messages.Cancel(TAG)) == messages.Done()
     assert engine.wait(TAG)["outcome"] == "cancelled"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 12  # the job itself would take 300 s
     assert site.members() == []
 
 

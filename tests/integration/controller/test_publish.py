@@ -160,8 +160,8 @@ def test_a_broker_that_hangs_holds_a_caller_for_half_a_second_once(
         rest_s = time.monotonic() - started
     finally:
         os.kill(own_redis.child.pid, signal.SIGCONT)
-    assert 0.4 < first_s < 1.5
-    assert rest_s < 3 * publish.SEND_LIMIT_S
+    assert 0.4 < first_s < 10 * publish.SEND_LIMIT_S
+    assert rest_s < 10 * publish.SEND_LIMIT_S  # 100 that wait would take 50 s
 
 
 def test_after_a_pause_nudges_are_tried_again(

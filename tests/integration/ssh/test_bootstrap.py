@@ -149,14 +149,14 @@ def test_link_ends_with_its_session_and_at_the_latest_by_the_watchdog(
     with greeted(channel) as (_, listener, _welcome):
         begun_at = time.monotonic()
         cluster.server.stop()
-        assert listener.has_ended.wait(5)
-        assert time.monotonic() - begun_at < 3
+        assert listener.has_ended.wait(9)  # the watchdog would need 15 s
+        assert time.monotonic() - begun_at < 9
     cluster.server = site.new_server()
     channel = reach(cluster)
     with greeted(channel, deadline_s=1.5) as (_, listener, _welcome), frozen(cluster.server):
         begun_at = time.monotonic()
-        assert listener.has_ended.wait(10)
-        assert time.monotonic() - begun_at < 6
+        assert listener.has_ended.wait(12)
+        assert time.monotonic() - begun_at < 12
     assert cluster.status()["daemon"] is not None
 
 

@@ -135,12 +135,12 @@ def test_notices_reach_the_listener_in_order(peer: Connect) -> None:
 def test_a_broken_link_fails_what_waits_and_tells_once(peer: Connect) -> None:
     with connected(peer[1]()) as (link, listener):
         link.ask(HELLO, 5).wait()
-        waiting = link.ask(submit("silent"), 5)
+        waiting = link.ask(submit("silent"), 30)
         begun_at = time.monotonic()
         peer[0].connections.get(timeout=5).close_socket()
         with pytest.raises(errors.LinkClosed):
             waiting.wait()
-        assert time.monotonic() - begun_at < 1
+        assert time.monotonic() - begun_at < 10
         with pytest.raises(errors.LinkClosed):
             link.ask(submit(), 5)
     assert len(listener.reasons) == 1

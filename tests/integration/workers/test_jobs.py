@@ -96,7 +96,7 @@ def test_a_flooded_cluster_does_not_starve_another(
         job = shared_stack.wait_status(shared_stack.submit(cluster))
         took_s = time.monotonic() - begun_at
     assert job.status is JobStatus.COMPLETED
-    assert took_s < 4
+    assert took_s < 9  # a request to the frozen one waits 10 s
     for each in flood:
         assert shared_stack.wait_status(each).status is JobStatus.COMPLETED
         assert len(shared_stack.runs_of(each)) == 1

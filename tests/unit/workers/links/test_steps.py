@@ -23,4 +23,4 @@ def test_steps_are_recorded_with_outcome_and_time() -> None:
         ("Two", steps.SKIPPED, "Not needed."),
         ("Three", steps.FAILED, "It broke."),
     ]
-    assert all(0 <= each.took_s < 1 for each in seen)
+    assert all(0 <= each.took_s < 10 for each in seen)
