@@ -85,7 +85,8 @@ def _open_ssh(cluster: Any) -> tuple[Any, Any]:
 def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:
     """Refuse or set up a worker that serves our queues; leave others alone."""
     app = instance.app
-    if not serves_us(_queues(app, options or {})):
+    queues = _queues(app, options or {})
+    if not serves_us(queues):
         return
     refuse_unsafe()
     from . import inspection  # loads what only workers need
@@ -97,6 +98,9 @@ def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:
     _refuse_unknown_broker(app)
     if "worker_pool" not in app.conf.changes:
         app.conf.worker_pool = "threads"
+    if publish.FILES_QUEUE in queues and not _names_threads(app, options or {}):
+        # Not one a core, as Celery has it: a transfer mostly waits.
+        app.conf.worker_concurrency = conf.get().files_threads
     if instance.hostname.startswith("celery@"):
         # Two workers of one name on one host would be taken for one.
         instance.hostname = f"hpc{os.getpid()}@{socket.gethostname()}"
@@ -133,6 +137,11 @@ def _refuse_unknown_broker(app: Celery) -> None:
             f"The address of the broker or of its results can't be used ({problem}): see "
             "HPC_REDIS_URL, or the app's broker_url and result_backend."
         ) from problem
+
+
+def _names_threads(app: Celery, options: dict[str, Any]) -> bool:
+    """Whether somebody said how many tasks run at once (-c, worker_concurrency)."""
+    return bool(options.get("concurrency") or app.conf.worker_concurrency)
 
 
 def _queues(app: Celery, options: dict[str, Any]) -> set[str]:

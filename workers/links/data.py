@@ -1,11 +1,14 @@
-"""A data connection: one request at a time, then raw bytes; used by one thread, no lease.
+"""A data connection: one request at a time, then raw bytes either way; no lease.
 
-It needs no daemon: `client.py files` speaks on its own stdin and stdout.
+It needs no daemon: `client.py files` speaks on its own stdin and stdout. Used by one thread;
+`abort` is anybody's.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import websocket
@@ -15,6 +18,11 @@ from cluster_client.protocol import messages, session
 
 from . import carriers, clock, errors, frames
 
+LAST_WORDS_S = 1.0
+"""How long to listen for the reason once a send has failed."""
+BEFORE_BYTES = (messages.Opened, messages.Ready)
+"""Answers after which the link is not free until the bytes have passed."""
+
 
 class DataLink:
     """A greeted data connection; every wait ends at `ends_at` (clock.now())."""
@@ -22,6 +30,8 @@ class DataLink:
     def __init__(self, channel: carriers.Channel, hello: messages.Hello, ends_at: float) -> None:
         self.opened_at = clock.now()
         self._channel = channel
+        self._is_free = False
+        self._is_ended = False
         self._ends_at = ends_at
         self._session = session.Session(messages.DATA_LIMIT_BYTES)
         self._frames = frames.Frames(channel, messages.DATA_LIMIT_BYTES, self._left_s())
@@ -29,61 +39,91 @@ class DataLink:
         if not isinstance(answer, messages.Welcome):
             raise errors.CannotConnect(answer.code, answer.message, transient=False)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is under way, so that something else may be asked."""
+        return self._is_free and not self._is_ended
+
     def close(self) -> None:
+        self._is_ended = True
         self._channel.close()
 
+    def abort(self) -> None:
+        """End it at once, from any thread: whoever waits on it is told that it is closed."""
+        self._is_ended = True
+        self._channel.abort()
+
     def extend(self, ends_at: float) -> None:
-        """Let the waits for the next requests end at `ends_at`."""
+        """Let the next waits end at `ends_at`."""
         self._ends_at = ends_at
 
     def ask(self, message: Any) -> Any:
         """Send a request and return its reply. Raises LinkClosed, NoAnswer."""
-        try:
+        self._is_free = False
+        with self._told("The client did not answer in time."):
             request_id = self._session.request(message, self._left_s())
             for text in self._session.texts_to_send():
                 self._frames.settimeout(self._left_s())
                 self._frames.send(text, websocket.ABNF.OPCODE_TEXT)
-            while True:
-                for item in self._receive_text():
-                    if isinstance(item, session.Reply) and item.to == request_id:
-                        return item.message
-        except protocol_errors.ProtocolError as problem:
-            raise errors.LinkClosed(f"The client broke the protocol: {problem}") from problem
-        except websocket.WebSocketTimeoutException as problem:
-            raise errors.NoAnswer("The client did not answer in time.") from problem
-        except (websocket.WebSocketException, OSError) as problem:
-            raise errors.LinkClosed(self._why(problem)) from problem
+            reply = self._reply_to(request_id)
+            self._is_free = not isinstance(reply, BEFORE_BYTES)
+            return reply
 
     def read_stream(self, limit_bytes: int) -> bytes:
         """The bytes after Opened, whole and checked against End."""
         pieces: list[bytes] = []
         digest, size = hashlib.sha256(), 0
-        try:
+        while isinstance(piece := self.receive_piece(), bytes):
+            digest.update(piece)
+            size += len(piece)
+            if size > limit_bytes:
+                raise errors.LinkClosed("The client sent more than was asked for.")
+            pieces.append(piece)
+        if (piece.bytes_sent, piece.sha256) != (size, digest.hexdigest()):
+            raise errors.LinkClosed("The file came damaged: size or checksum differ.")
+        return b"".join(pieces)
+
+    def receive_piece(self) -> bytes | messages.End:
+        """The next bytes after Opened, as they were sent, or their End. Raises as `ask`."""
+        with self._told("The file did not come in time."):
             while True:
                 opcode, data = self._next()
                 if opcode == websocket.ABNF.OPCODE_BINARY:
-                    digest.update(data)
-                    size += len(data)
-                    if size > limit_bytes:
-                        raise errors.LinkClosed("The client sent more than was asked for.")
-                    pieces.append(data)
-                    continue
+                    return data
                 for item in self._session.receive(data):
                     if isinstance(item, session.Notice) and isinstance(item.message, messages.End):
-                        _check_end(item.message, size, digest.hexdigest())
-                        return b"".join(pieces)
-        except protocol_errors.ProtocolError as problem:
-            raise errors.LinkClosed(f"The client broke the protocol: {problem}") from problem
-        except websocket.WebSocketTimeoutException as problem:
-            raise errors.NoAnswer("The file did not come in time.") from problem
-        except (websocket.WebSocketException, OSError) as problem:
-            raise errors.LinkClosed(self._why(problem)) from problem
+                        self._is_free = True
+                        return item.message
 
-    def _receive_text(self) -> list[session.Received]:
-        opcode, data = self._next()
-        if opcode != websocket.ABNF.OPCODE_TEXT:
-            raise protocol_errors.OutOfOrder("Raw bytes came before an answer.")
-        return self._session.receive(data)
+    def send_piece(self, data: bytes | bytearray | memoryview) -> None:
+        """Bytes after Ready. Raises as `ask`, with what the client has said if it closed."""
+        with self._told("The client took nothing any more."):
+            self._frames.settimeout(self._left_s())
+            try:
+                self._frames.send_bytes(data)
+            except TimeoutError:
+                raise
+            except OSError:
+                self._hear_why()
+                raise
+
+    def _hear_why(self) -> None:
+        """Raise LinkClosed with the client's words, if it has left any; what it sent is dropped."""
+        self._ends_at = min(self._ends_at, clock.now() + LAST_WORDS_S)
+        try:
+            while True:
+                self._next()
+        except (websocket.WebSocketException, protocol_errors.ProtocolError, OSError):
+            return  # it said nothing: the failed send tells more
+
+    def _reply_to(self, request_id: int) -> Any:
+        while True:
+            opcode, data = self._next()
+            if opcode != websocket.ABNF.OPCODE_TEXT:
+                raise protocol_errors.OutOfOrder("Raw bytes came before an answer.")
+            for item in self._session.receive(data):
+                if isinstance(item, session.Reply) and item.to == request_id:
+                    return item.message
 
     def _next(self) -> tuple[int, bytes]:
         while True:
@@ -101,11 +141,18 @@ class DataLink:
     def _left_s(self) -> float:
         return max(0.05, self._ends_at - clock.now())
 
+    @contextmanager
+    def _told(self, too_late: str) -> Iterator[None]:
+        """Failures of the stream as errors of a link."""
+        try:
+            yield
+        except protocol_errors.ProtocolError as problem:
+            raise errors.LinkClosed(f"The client broke the protocol: {problem}") from problem
+        except (websocket.WebSocketTimeoutException, TimeoutError) as problem:
+            raise errors.NoAnswer(too_late) from problem
+        except (websocket.WebSocketException, OSError) as problem:
+            raise errors.LinkClosed(self._why(problem)) from problem
+
     def _why(self, problem: Exception) -> str:
         words = self._channel.stderr_tail()
         return f"The connection broke: {problem}" + (f" It said: {words[-300:]}" if words else "")
-
-
-def _check_end(end: messages.End, size: int, sha256: str) -> None:
-    if (end.bytes_sent, end.sha256) != (size, sha256):
-        raise errors.LinkClosed("The file came damaged: size or checksum differ.")

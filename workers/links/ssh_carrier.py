@@ -31,6 +31,8 @@ SETTLE_STEP_S = 0.1
 SESSIONS = 8
 """Channels on one connection: sshd allows 10 sessions. Source: sshd_config(5), MaxSessions."""
 MOST_SPARES = 2
+PLACE_PAUSE_S = 10.0
+"""After which somebody who found no place may ask again."""
 OPENING_SHARE = 1 / 3
 """Of the time that is left: a connection that proves dead leaves enough for another."""
 
@@ -43,6 +45,18 @@ class Finished:
     stdout: bytes
     stderr: str
     took_s: float
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a channel may take: it makes no connection beyond `most_connections`, and is refused at
+    once where fewer than `leaves` places would be left for others."""
+
+    most_connections: float = math.inf
+    leaves: int = 0
+
+
+ANY_PLACE = Wish()
 
 
 class Spare(Protocol):
@@ -108,16 +122,18 @@ class SshCarrier:
 
     def log_in(self) -> None:
         """Have a connection now, not only with the first command. Raises LoginError."""
-        self._gone(self._with_room(math.inf))
+        self._gone(self._with_room(math.inf, ANY_PLACE))
 
-    def open(self, argv: Sequence[str], ends_at: float = math.inf) -> SshChannel:
+    def open(
+        self, argv: Sequence[str], ends_at: float = math.inf, wish: Wish = ANY_PLACE
+    ) -> SshChannel:
         """Start `argv` and wait until the account's start-up files are through.
 
         `ends_at` (clock.now()) bounds all but a login, which others may be waiting for. Raises
         LoginError, CannotConnect.
         """
         command = remote_shell.command(argv)
-        connection, channel = self._execute(command.text, ends_at)
+        connection, channel = self._execute(command.text, ends_at, wish)
         opened = SshChannel(
             connection.transport,
             channel,
@@ -199,10 +215,12 @@ class SshCarrier:
 
     # Connections ----------------------------------------------------------------------------------
 
-    def _execute(self, command: str, ends_at: float) -> tuple[_Connection, paramiko.Channel]:
+    def _execute(
+        self, command: str, ends_at: float, wish: Wish
+    ) -> tuple[_Connection, paramiko.Channel]:
         """A session that runs `command`, on a connection with room for it."""
         while True:
-            connection = self._with_room(ends_at)
+            connection = self._with_room(ends_at, wish)
             try:
                 limit_s = min(CHANNEL_LIMIT_S, _left_s(ends_at) * OPENING_SHARE)
                 channel = connection.transport.execute(command, limit_s)
@@ -235,20 +253,23 @@ class SshCarrier:
             connection.refused_since = min(connection.refused_since, clock.now())
             return clock.now() > connection.refused_since + SETTLE_LIMIT_S
 
-    def _with_room(self, ends_at: float) -> _Connection:
+    def _with_room(self, ends_at: float, wish: Wish) -> _Connection:
         """A connection on which a place is taken for the caller; made if there is none."""
         ends_at = min(ends_at, clock.now() + CONNECT_LIMIT_S)
-        while (found := self._await_room(ends_at)) is not None:
+        while (found := self._await_room(ends_at, wish)) is not None:
             if isinstance(found, _Connection):
                 return found
             found.close()
         return self._connect_alone()
 
-    def _await_room(self, ends_at: float) -> _Connection | Spare | None:
+    def _await_room(self, ends_at: float, wish: Wish) -> _Connection | Spare | None:
         """A place, what must be closed to have one, or None: the caller is to connect."""
         with self._changed:
             tries = self._tries
-            while (found := self._take_place()) is None and not self._may_connect():
+            self._forget_dead()
+            if self._places_left() <= wish.leaves:
+                raise _no_place()
+            while (found := self._take_place()) is None and not self._may_connect(wish):
                 if self._spares and not self._is_connecting:
                     return self._spares.pop(0)
                 if not self._changed.wait(_left_s(ends_at)):
@@ -289,13 +310,26 @@ class SshCarrier:
             self._connections.append(made)
         return made
 
-    def _may_connect(self) -> bool:
+    def _may_connect(self, wish: Wish) -> bool:
         # Called with the lock.
-        return not self._is_connecting and len(self._connections) < self._most_connections
+        most = min(self._most_connections, wish.most_connections)
+        return not self._is_connecting and len(self._connections) < most
+
+    def _forget_dead(self) -> None:
+        # Called with the lock.
+        self._connections = [one for one in self._connections if one.transport.is_active()]
+
+    def _places_left(self) -> float:
+        """For channels that are still to come, as far as is known; a spare makes room for one."""
+        # Called with the lock.
+        sessions = min((one.limit for one in self._connections), default=SESSIONS)
+        free = sum(max(0, one.limit - one.channels) for one in self._connections)
+        to_come = (self._most_connections - len(self._connections)) * max(1, sessions)
+        return free + to_come + len(self._spares)
 
     def _take_place(self) -> _Connection | None:
         # Called with the lock.
-        self._connections = [one for one in self._connections if one.transport.is_active()]
+        self._forget_dead()
         for one in self._connections:
             if one.has_room:
                 one.channels += 1
@@ -326,6 +360,15 @@ def _left_s(ends_at: float) -> float:
 def _busy(is_connecting: bool) -> errors.CannotConnect:
     what = "Another login" if is_connecting else "What else runs on the open SSH connection"
     return errors.CannotConnect("ssh_busy", f"{what} takes too long. Try again in a moment.")
+
+
+def _no_place() -> errors.CannotConnect:
+    return errors.CannotConnect(
+        "ssh_busy",
+        "The cluster lets this account have no more sessions (MaxSessions in its sshd_config), or "
+        "all are in use: try again when another transfer has ended.",
+        pause_s=PLACE_PAUSE_S,
+    )
 
 
 def broken(transport: Transport, problem: Exception) -> errors.CannotConnect:

@@ -3,6 +3,8 @@
 Rules:
 - A login is dear: it counts in the cluster's budget, and a refused one may lock the account. So
   all questions of a process share one connection; who finds it full, or being made, waits.
+- Transfers share it as well, eight channels on each connection, and have others made when it is
+  full. One place is left to questions, which are short: a transfer may stand still for minutes.
 - What a connection was made from is compared before each question, as it is stored: nothing is
   decrypted to find that nothing has changed.
 - What a question leaves open on the connection is kept for the next one (`Lent.keep`): to start
@@ -43,9 +45,15 @@ class Bounded:
 
     carrier: ssh_carrier.SshCarrier
     ends_at: float
+    wish: ssh_carrier.Wish
 
     def open(self, argv: Sequence[str]) -> carriers.Channel:
-        return self.carrier.open(argv, self.ends_at)
+        return self.carrier.open(argv, self.ends_at, self.wish)
+
+
+QUESTION_ALONE = ssh_carrier.Wish(most_connections=1)
+QUESTION = ssh_carrier.Wish()
+TRANSFER = ssh_carrier.Wish(leaves=1)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class _Kept(Generic[Plan]):
     plan: Plan
     carrier: ssh_carrier.SshCarrier
     users: int = 0
+    transfers: int = 0
     idle_since: float = field(default_factory=clock.now)
     is_retired: bool = False
 
@@ -71,6 +80,12 @@ class _Kept(Generic[Plan]):
         """Whether it goes where a new one would go, by the same credentials."""
         is_there = place.address in ("", self.place.address, self.carrier.address)
         return is_there and replace(place, address="") == replace(self.place, address="")
+
+    def wish(self, is_transfer: bool) -> ssh_carrier.Wish:
+        """What a channel for a question or a transfer may take."""
+        if is_transfer:
+            return TRANSFER
+        return QUESTION if self.transfers else QUESTION_ALONE
 
     def logins_so_far(self) -> int | None:
         """None if the next question logs in."""
@@ -102,20 +117,26 @@ class DataCarriers(Generic[Plan]):
         self._tender: threading.Thread | None = None
 
     def ask(
-        self, cluster_id: int, question: Callable[[Lent[Plan]], Answer], ends_at: float
+        self,
+        cluster_id: int,
+        question: Callable[[Lent[Plan]], Answer],
+        ends_at: float,
+        *,
+        is_transfer: bool = False,
     ) -> Answer:
         """What `question` returns over the cluster's connection; it may be asked twice.
 
-        Raises LinkError, and what `read`, `make` and `question` raise.
+        It is not asked again after an error that is no LinkError. Raises LinkError, and what
+        `read`, `make` and `question` raise.
         """
         try:
-            return self._ask_once(cluster_id, question, ends_at)
+            return self._ask_once(cluster_id, question, ends_at, is_transfer)
         except _Died as died:
             logger.info(
                 "data.asked_again", extra={"cluster_id": cluster_id, "reason": str(died.problem)}
             )
         try:
-            return self._ask_once(cluster_id, question, ends_at, is_again=True)
+            return self._ask_once(cluster_id, question, ends_at, is_transfer, is_again=True)
         except _Died as died:
             raise died.problem from None
 
@@ -142,13 +163,15 @@ class DataCarriers(Generic[Plan]):
         cluster_id: int,
         question: Callable[[Lent[Plan]], Answer],
         ends_at: float,
+        is_transfer: bool,
         *,
         is_again: bool = False,
     ) -> Answer:
-        with self._lent(cluster_id) as kept:
+        with self._lent(cluster_id, is_transfer) as kept:
             before, address = kept.logins_so_far(), kept.carrier.address
             spare = None if is_again else kept.carrier.take_spare()
-            lent = Lent(Bounded(kept.carrier, ends_at), kept.plan, spare, kept.carrier.keep)
+            bounded = Bounded(kept.carrier, ends_at, kept.wish(is_transfer))
+            lent = Lent(bounded, kept.plan, spare, kept.carrier.keep)
             try:
                 return question(lent)
             except ssh_errors.LoginError as problem:
@@ -163,12 +186,14 @@ class DataCarriers(Generic[Plan]):
                 raise
 
     @contextmanager
-    def _lent(self, cluster_id: int) -> Iterator[_Kept[Plan]]:
+    def _lent(self, cluster_id: int, is_transfer: bool) -> Iterator[_Kept[Plan]]:
         kept = self._take(cluster_id)
+        with self._changed:
+            kept.transfers += is_transfer
         try:
             yield kept
         finally:
-            self._give_back(kept)
+            self._give_back(kept, is_transfer)
 
     def _take(self, cluster_id: int) -> _Kept[Plan]:
         place = self._read(cluster_id)
@@ -194,9 +219,10 @@ class DataCarriers(Generic[Plan]):
             kept.users += 1
             return kept
 
-    def _give_back(self, kept: _Kept[Plan]) -> None:
+    def _give_back(self, kept: _Kept[Plan], is_transfer: bool) -> None:
         with self._changed:
             kept.users -= 1
+            kept.transfers -= is_transfer
             kept.idle_since = clock.now()
             is_over = kept.is_retired and not kept.users
             self._changed.notify_all()

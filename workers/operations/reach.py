@@ -177,8 +177,15 @@ def carrier(
         resolver=_preferring(plan.address),
         gate=Gate(plan.cluster_id, purpose, run, plan.login_changed_at),
         is_control=is_control,
-        most_connections=math.inf if is_control else 1,
+        most_connections=math.inf if is_control else _data_connections(),
     )
+
+
+def _data_connections() -> int:
+    """So many that all questions and transfers of a cluster have a channel."""
+    settings = conf.get()
+    channels = settings.files_parallel + settings.transfers_per_cluster
+    return math.ceil(channels / ssh_carrier.SESSIONS)
 
 
 def _preferring(address: str) -> addresses.Resolver:

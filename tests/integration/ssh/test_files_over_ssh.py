@@ -21,7 +21,7 @@ from ops import processes, services, sshd
 from tests import stack as stacks
 from tests.integration.controller.test_concurrency import at_once
 from workers.links import bridge, client_archive, upload
-from workers.operations import files
+from workers.operations import data_links, files
 
 from .site import Site
 
@@ -186,7 +186,7 @@ def test_idle_connection_is_logged_out(make: Callable[..., Place], settings: Set
     place = make()
     place.read()
     assert processes.wait_until(lambda: not place.sessions(), 10)
-    assert files.connections.count() == 0
+    assert data_links.connections.count() == 0
     assert place.read() == b"hello\n"
     assert place.logins == (2, 2)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 from celery import Celery
 
 from controller import publish
@@ -33,3 +37,22 @@ def test_workers_of_other_queues_are_left_alone() -> None:
     assert install.serves_us({"hpc"})
     assert install.serves_us({"celery", "files"})
     assert not install.serves_us({"celery", "mail"})
+
+
+@pytest.mark.parametrize(
+    ("options", "configured", "expected"),
+    [
+        ({"queues": "files"}, None, 64),
+        ({"queues": "files", "concurrency": 6}, None, None),
+        ({"queues": "files"}, 20, 20),
+        ({"queues": "hpc"}, None, None),
+    ],
+)
+def test_files_workers_have_threads_for_transfers_unless_somebody_names_them(
+    options: dict[str, Any], configured: int | None, expected: int | None
+) -> None:
+    app = Celery("portal", set_as_current=False, broker="memory://")
+    install.install(app)
+    app.conf.worker_concurrency = configured
+    install._prepare(SimpleNamespace(app=app, hostname="w@here"), options)
+    assert app.conf.worker_concurrency == expected

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from controller import errors as controller_errors
 from ops import processes
-from workers.links import clock, errors, ssh_errors
+from workers.links import clock, errors, ssh_carrier, ssh_errors
 from workers.operations import data_carriers
 from workers.operations.data_carriers import Place
 
@@ -28,6 +29,7 @@ class Carrier:
         self.is_closed = False
         self.problem: ssh_errors.LoginError | None = None
         self.spares: list[Any] = []
+        self.wishes: list[ssh_carrier.Wish] = []
 
     def keep(self, spare: Any) -> None:
         self.spares.append(spare)
@@ -35,7 +37,8 @@ class Carrier:
     def take_spare(self) -> Any:
         return self.spares.pop() if self.spares else None
 
-    def open(self, argv: Any, ends_at: float) -> Any:
+    def open(self, argv: Any, ends_at: float, wish: ssh_carrier.Wish) -> Any:
+        self.wishes.append(wish)
         if not self.connections:
             self.logins += 1
             if self.problem:
@@ -67,7 +70,10 @@ class Site:
         return "plan", made
 
     def ask(
-        self, question: Callable[[Any], Any] = lambda carrier: None, ends_at: float = LIMIT
+        self,
+        question: Callable[[Any], Any] = lambda carrier: None,
+        ends_at: float = LIMIT,
+        is_transfer: bool = False,
     ) -> Any:
         def over(lent: data_carriers.Lent[str]) -> Any:
             assert lent.plan == "plan"
@@ -76,7 +82,7 @@ class Site:
                 lent.carrier.open(["client"])
             return question(lent.carrier.carrier)
 
-        return self.carriers.ask(1, over, ends_at)
+        return self.carriers.ask(1, over, ends_at, is_transfer=is_transfer)
 
 
 @pytest.fixture
@@ -90,6 +96,28 @@ def test_questions_share_one_login(site: Site) -> None:
     for _ in range(20):
         site.ask()
     assert [carrier.logins for carrier in site.made] == [1]
+
+
+def test_questions_make_further_connections_only_beside_transfers(site: Site) -> None:
+    site.ask()
+    site.ask(lambda _: site.ask(), is_transfer=True)
+    site.ask()
+    wishes = [(wish.most_connections, wish.leaves) for wish in site.made[0].wishes]
+    assert wishes == [(1, 0), (LIMIT, 1), (LIMIT, 0), (1, 0)]
+
+
+def test_transfer_that_broke_after_its_start_is_not_begun_again(site: Site) -> None:
+    asked = []
+
+    def break_off(carrier: Carrier) -> None:
+        asked.append(carrier)
+        carrier.connections = 0
+        raise controller_errors.TransferBroken("Half of it came.")
+
+    site.ask()
+    with pytest.raises(controller_errors.TransferBroken):
+        site.ask(break_off, is_transfer=True)
+    assert len(asked) == 1
 
 
 def test_what_was_changed_makes_a_new_connection_and_ends_the_old_when_it_is_free(
