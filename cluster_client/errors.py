@@ -9,6 +9,8 @@ ClientError
 │   ├── CommandTimedOut   it was killed at its time limit; what it did is not known
 │   └── EnvironmentUnread there is no login environment yet: nothing may be started
 ├── PathRefused           a path that leads out of the job's directory, or is not ours
+│   └── NoSuchPath         nothing is there
+├── UploadDamaged         what came is not what was announced: size or checksum differ
 └── InvalidRequest        what was asked for can't be meant (tag, script, resources)
 
 `transient` says whether the same thing may work later; retries read it, never the message.
@@ -76,6 +78,15 @@ class EnvironmentUnread(CommandFailed):
 
 class PathRefused(ClientError):
     code = "path_refused"
+
+
+class NoSuchPath(PathRefused):
+    code = "no_such_path"
+
+
+class UploadDamaged(ClientError):
+    code = "damaged"
+    transient = True
 
 
 class InvalidRequest(ClientError):

@@ -1,19 +1,22 @@
-"""`client.py files`: list, stat and read what is in jobs' directories, over stdin and stdout.
+"""`client.py files`: list, stat, read and write in jobs' directories, over stdin and stdout.
 
-It needs no daemon. One transfer at a time: Open, Opened, binary frames, End. A stream that breaks
-off without End failed, and the link is closed with the reason.
+It needs no daemon. One transfer at a time:
+- Open, Opened, binary frames, End. A stream that breaks off without End failed.
+- Put, Ready, binary frames, Finish, Stored. If what comes can't be kept, End says so at once and
+  the rest is passed over; Finish is then answered with the reason. Any other request gives the
+  upload up. A link that breaks does too.
+
+The process ends when the other end goes away, whatever it is waiting for.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import heapq
 import os
 import stat
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import Any, Optional
 
 from websockets.exceptions import ConnectionClosed
@@ -26,22 +29,29 @@ from . import (
     dial,
     errors,
     host,
+    reading,
     registry,
     sources,
     start_document,
+    writing,
 )
 from .protocol import messages
-from .protocol.errors import FrameTooLarge, ProtocolError
+from .protocol.errors import FrameTooLarge, OutOfOrder, ProtocolError
 from .protocol.session import Request, Session, common_version
 from .stdio_socket import StdioSocket
 
-CHUNK_BYTES = 1 << 20
 ENTRIES_LIMIT = 1000
 PAGE_BYTES = 1 << 20
 """A page of the longest names and targets still fits a frame, however JSON escapes it."""
 GREETING_LIMIT_S = 20.0
 IDLE_LIMIT_S = 600.0
 """Whoever asked has gone without a word: its host, or the network between, is down."""
+MESSAGES_WAITING = 2
+"""Chunks of an upload in memory, besides the one that is written."""
+GONE_LIMIT_S = 0.5
+"""How long this process outlives the other end, while it only reads."""
+CLEAN_UP_LIMIT_S = 60.0
+"""The same while a file is written, whose remains are to be removed."""
 PROTOCOL_ERROR = 1002
 INTERNAL_ERROR = 1011
 
@@ -64,14 +74,41 @@ def main(key: str) -> int:
         versions=list(messages.VERSIONS),
         last_death=registry.read_last_death(settings.state_directory),
     )
-    FilesLink(StdioSocket(messages.DATA_LIMIT_BYTES), settings).run()
+    os.umask(settings.umask)
+    life = Life()
+    socket = StdioSocket(messages.DATA_LIMIT_BYTES, MESSAGES_WAITING, life.end_soon)
+    with life:
+        FilesLink(socket, settings, life).run()
     return 0
+
+
+class Life:
+    """Ends the process after the other end, also if the main thread waits for a file server, or
+    for room in a pipe that nobody reads any more: neither wait can be given up in any other way."""
+
+    def __init__(self) -> None:
+        self.is_writing = False
+        self._is_over = threading.Event()
+
+    def __enter__(self) -> Life:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+
+    def end_soon(self) -> None:
+        """Called by another thread once the other end is gone."""
+        if not self._is_over.wait(CLEAN_UP_LIMIT_S if self.is_writing else GONE_LIMIT_S):
+            os._exit(0)
 
 
 class FilesLink:
     """The session of one data connection."""
 
-    def __init__(self, socket: StdioSocket, settings: configuration.Settings) -> None:
+    def __init__(self, socket: StdioSocket, settings: configuration.Settings, life: Life) -> None:
+        self._life = life
+        self._upload: Optional[writing.Upload] = None
+        self._failure: Optional[errors.ClientError] = None
         self._socket = socket
         self._settings = settings
         self._root = settings.job_working_directory
@@ -82,7 +119,11 @@ class FilesLink:
         try:
             while True:
                 limit_s = IDLE_LIMIT_S if self._session.is_greeted else GREETING_LIMIT_S
-                for item in self._session.receive(self._socket.recv(limit_s)):
+                incoming = self._socket.receive(limit_s)
+                if incoming.is_binary:
+                    self._take_bytes(incoming.data)
+                    continue
+                for item in self._session.receive(incoming.data):
                     if isinstance(item, Request):
                         self._answer(item)
                 self._flush()
@@ -92,6 +133,8 @@ class FilesLink:
             self._close(PROTOCOL_ERROR, str(error))
         except OSError as error:
             self._close(INTERNAL_ERROR, f"reading failed: {error.strerror}")
+        finally:
+            self._give_up()
 
     def _close(self, code: int, reason: str) -> None:
         self._socket.close(code, reason.encode()[:120].decode("utf-8", "ignore"))
@@ -105,12 +148,19 @@ class FilesLink:
                 self._session.reply(request.id, self._reply_to(message))
         except FrameTooLarge as error:
             self._session.reply(request.id, messages.Error(error.code, str(error)))
+        except errors.NotStored as error:
+            self._session.reply(request.id, messages.Error(error.reason, str(error), True))
         except errors.ClientError as error:
             self._session.reply(request.id, messages.Error(error.code, str(error), error.transient))
 
     def _reply_to(self, message: Any) -> object:
         if isinstance(message, messages.Hello):
             return self._greet(message)
+        if isinstance(message, messages.Finish):
+            return self._finish(message)
+        self._give_up()
+        if isinstance(message, messages.Put):
+            return self._start_upload(message)
         if isinstance(message, messages.List):
             return list_directory(self._root, message)
         if isinstance(message, messages.Stat):
@@ -147,29 +197,60 @@ class FilesLink:
     def _send_file(self, request_id: int, message: messages.Open) -> None:
         if message.offset < 0 or message.length < -1:
             raise errors.InvalidRequest("The offset or the length is negative.")
+        self._give_up()
         with confinement.walk(self._root, message.tag, message.path) as found:
             descriptor = _open(found)
-            size = found.status.st_size
-            opened = messages.Opened(size_bytes=size, etag=_etag(found.status))
         try:
+            status = os.fstat(descriptor)
+            opened = messages.Opened(size_bytes=status.st_size, etag=writing.etag_of(status))
             self._session.reply(request_id, opened)
             self._flush()
-            left = max(0, size - message.offset)
-            length = left if message.length < 0 else min(left, message.length)
-            self._session.notify(self._stream(descriptor, message.offset, length))
+            part = reading.part(message, status.st_size)
+            self._session.notify(reading.stream(descriptor, part, self._socket.send_buffer))
         finally:
             os.close(descriptor)
 
-    def _stream(self, descriptor: int, offset: int, length: int) -> messages.End:
-        """Send the bytes; they are hashed while they are sent."""
-        digest, sent = hashlib.sha256(), 0
-        with ThreadPoolExecutor(1) as hasher:
-            for chunk in _chunks(descriptor, offset, length):
-                hashed = hasher.submit(digest.update, chunk)
-                self._socket.send(chunk)
-                hashed.result()
-                sent += len(chunk)
-        return messages.End(bytes_sent=sent, sha256=digest.hexdigest())
+    # Uploads ------------------------------------------------------------------------------------
+
+    def _start_upload(self, message: messages.Put) -> messages.Ready:
+        self._life.is_writing = True
+        try:
+            self._upload = writing.Upload(self._root, message)
+        finally:
+            self._life.is_writing = self._upload is not None
+        return messages.Ready()
+
+    def _take_bytes(self, data: bytes) -> None:
+        if self._failure is not None:
+            return  # sent before our word that it failed was heard
+        if self._upload is None:
+            raise OutOfOrder("Raw bytes came without a Put.")
+        try:
+            self._upload.write(data)
+        except errors.ClientError as error:
+            self._give_up()
+            self._failure = error
+            self._session.notify(messages.End(0, "", problem=str(error)))
+            self._flush()
+
+    def _finish(self, message: messages.Finish) -> messages.Stored:
+        failure, upload = self._failure, self._upload
+        self._failure = None
+        if failure is not None:
+            raise failure
+        if upload is None:
+            raise errors.InvalidRequest("No upload is under way on this connection.")
+        try:
+            return upload.finish(message)
+        finally:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Leave nothing of an upload that was not finished."""
+        upload, self._upload, self._failure = self._upload, None, None
+        if upload is not None:
+            upload.abort()
+        self._life.is_writing = False
 
     def _flush(self) -> None:
         for text in self._session.texts_to_send():
@@ -208,17 +289,6 @@ def _open(found: confinement.Found, as_directory: bool = False) -> int:
         raise errors.PathRefused(f"It can't be opened: {error.strerror}.") from None
 
 
-def _chunks(descriptor: int, offset: int, length: int) -> Iterator[bytes]:
-    """At most `length` bytes from `offset`; fewer if the file shrinks meanwhile."""
-    while length > 0:
-        chunk = os.pread(descriptor, min(CHUNK_BYTES, length), offset)
-        if not chunk:
-            return
-        yield chunk
-        offset += len(chunk)
-        length -= len(chunk)
-
-
 def _name(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
@@ -246,7 +316,3 @@ def _entry(name: bytes, status: os.stat_result, target: bytes = b"") -> messages
         mtime=status.st_mtime,
         target=target.decode("utf-8", "replace"),
     )
-
-
-def _etag(status: os.stat_result) -> str:
-    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"

@@ -4,16 +4,23 @@ server of websockets.
 One thread reads. Whoever has something to send writes it; while one writes, others add to its
 pile and wait for their turn, and the reader adds pongs and does not wait. No lock is held during
 a write.
+
+Files go around the library's frames where these would copy them: a binary message is sent from its
+owner's buffer by writev(2), behind a header that is made here.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
+import select
+import struct
 import threading
 from collections import deque
-from typing import Optional, Union
+from dataclasses import dataclass
+from typing import Callable, Optional, Union
 
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.frames import Frame, Opcode
@@ -25,28 +32,55 @@ from .protocol import messages
 
 READ_BYTES = 1 << 18
 MESSAGES_WAITING = 4
+DELIVER_STEP_S = 0.25
 CLOSE_LIMIT_S = 2.0
+BUFFERS_AT_ONCE = 64
 
 _library_logger = logging.getLogger(f"{__name__}.websockets")
 _library_logger.setLevel(logging.CRITICAL)  # links log themselves
 
 Message = Union[str, bytes]
+Buffer = Union[bytes, memoryview]
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A whole message; text stays bytes: the codec judges whether it is UTF-8."""
+
+    data: bytes
+    is_binary: bool
+
+
+def _nothing() -> None:
+    return None
 
 
 class StdioSocket:
-    """The server's side of one WebSocket; takes stdin and stdout for itself."""
+    """The server's side of one WebSocket; takes stdin and stdout for itself.
 
-    def __init__(self, max_size: int = messages.CONTROL_LIMIT_BYTES) -> None:
+    `waiting`: messages that may wait for `recv` before the other end has to. `on_gone` is called
+    by the reading thread, last, once nothing more can come.
+    """
+
+    def __init__(
+        self,
+        max_size: int = messages.CONTROL_LIMIT_BYTES,
+        waiting: int = MESSAGES_WAITING,
+        on_gone: Callable[[], None] = _nothing,
+    ) -> None:
         self._input, self._output = os.dup(0), os.dup(1)
         with open(os.devnull, "rb") as null:
             os.dup2(null.fileno(), 0)
         os.dup2(2, 1)  # what a library prints must not end up among the frames
         self._protocol = ServerProtocol(max_size=max_size, logger=_library_logger)
-        self._messages: queue.Queue[Optional[bytes]] = queue.Queue(MESSAGES_WAITING)
+        self._messages: queue.Queue[Optional[Incoming]] = queue.Queue(waiting)
         self._fragments: list[bytes] = []
+        self._is_binary = False
+        self._on_gone = on_gone
+        self._is_read = threading.Event()
         self._is_ended = False
         self._changed = threading.Condition()
-        self._pile: deque[bytes] = deque()
+        self._pile: deque[Buffer] = deque()
         self._piled = 0
         self._written = 0
         self._is_writing = False
@@ -57,7 +91,11 @@ class StdioSocket:
     # For the handlers ---------------------------------------------------------------------------
 
     def recv(self, timeout: Optional[float] = None) -> bytes:
-        """The next message; TimeoutError, or ConnectionClosed at the end."""
+        """The next message, text or not; TimeoutError, or ConnectionClosed at the end."""
+        return self.receive(timeout).data
+
+    def receive(self, timeout: Optional[float] = None) -> Incoming:
+        """The next message and whether it is binary; TimeoutError, or ConnectionClosed."""
         try:
             message = self._messages.get(timeout=timeout)
         except queue.Empty:
@@ -67,7 +105,7 @@ class StdioSocket:
             raise self._closed()
         return message
 
-    def send(self, message: Union[Message, memoryview]) -> None:
+    def send(self, message: Message) -> None:
         """Send a message and wait until it is written."""
         with self._changed:
             if self._is_over or self._protocol.state is not State.OPEN:
@@ -75,8 +113,19 @@ class StdioSocket:
             if isinstance(message, str):
                 self._protocol.send_text(message.encode())
             else:
-                self._protocol.send_binary(message)  # type: ignore[arg-type]
+                self._protocol.send_binary(message)
             mine = self._take_output()
+        self._flush(mine)
+
+    def send_buffer(self, payload: memoryview) -> None:
+        """Send a binary message from the caller's buffer; written on return, or never."""
+        with self._changed:
+            if self._is_over or self._protocol.state is not State.OPEN:
+                raise self._closed()
+            self._take_output()
+            self._pile += (_header(len(payload)), payload)
+            self._piled += 2
+            mine = self._piled
         self._flush(mine)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -86,7 +135,7 @@ class StdioSocket:
                 self._protocol.send_close(code, reason)
             mine = self._take_output()
         self._flush(mine)
-        self._reader.join(CLOSE_LIMIT_S)
+        self._is_read.wait(CLOSE_LIMIT_S)
         self.drop()
 
     def drop(self) -> None:
@@ -122,26 +171,35 @@ class StdioSocket:
             return  # the other end is gone
         finally:
             self.drop()
+            self._is_read.set()
+            self._on_gone()
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._is_binary = frame.opcode is Opcode.BINARY
             self._fragments = [bytes(frame.data)]
         elif frame.opcode is Opcode.CONT:
             self._fragments.append(bytes(frame.data))
         else:
             return
         if frame.fin:
-            # Text stays bytes: the codec judges whether it is UTF-8.
-            self._deliver(b"".join(self._fragments))
+            self._deliver(Incoming(b"".join(self._fragments), self._is_binary))
             self._fragments = []
 
-    def _deliver(self, message: bytes) -> None:
+    def _deliver(self, message: Incoming) -> None:
         while not self._is_over:
             try:
-                self._messages.put(message, timeout=1.0)
+                self._messages.put(message, timeout=DELIVER_STEP_S)
                 return
-            except queue.Full:
-                continue  # the handler is slow: the other end has to wait
+            except queue.Full:  # the handler is slow: the other end has to wait
+                if self._is_hung_up():
+                    raise BrokenPipeError(errno.EPIPE, "the other end has gone") from None
+
+    def _is_hung_up(self) -> bool:
+        """True once nobody can write to us any more, though bytes may still wait to be read."""
+        poll = select.poll()
+        poll.register(self._input, select.POLLRDHUP)
+        return bool(poll.poll(0))  # POLLHUP and POLLERR are told unasked
 
     def _end_of_messages(self) -> None:
         while True:
@@ -184,10 +242,10 @@ class StdioSocket:
                 with self._changed:
                     if not self._pile or self._is_over:
                         return
-                    data = self._pile.popleft()
-                self._write(data)
+                    buffers = [self._pile.popleft() for _ in range(self._at_once())]
+                self._write(buffers)
                 with self._changed:
-                    self._written += 1
+                    self._written += len(buffers)
                     self._changed.notify_all()
         except OSError:
             self.drop()
@@ -196,7 +254,23 @@ class StdioSocket:
                 self._is_writing = False
                 self._changed.notify_all()
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._output, view) :]
+    def _at_once(self) -> int:
+        return min(len(self._pile), BUFFERS_AT_ONCE)
+
+    def _write(self, buffers: list[Buffer]) -> None:
+        left = deque(buffers)
+        while left:
+            written = os.writev(self._output, left)
+            while left and written >= len(left[0]):
+                written -= len(left.popleft())
+            if written:
+                left[0] = memoryview(left[0])[written:]
+
+
+def _header(length: int) -> bytes:
+    """Of an unmasked binary message in one frame. Source: RFC 6455, 5.2"""
+    if length < 126:
+        return struct.pack("!BB", 0x82, length)
+    if length < 1 << 16:
+        return struct.pack("!BBH", 0x82, 126, length)
+    return struct.pack("!BBQ", 0x82, 127, length)

@@ -320,7 +320,10 @@ class Stated:
 
 @dataclass(frozen=True)
 class Open:
-    """Read `length` bytes from `offset` (-1: to the end). Opened, binary frames, then End."""
+    """Read `length` bytes from `offset` (-1: to the end). Opened, binary frames, then End.
+
+    `chunk_bytes`: how large the frames are, 1 KiB to just below 4 MiB.
+    """
 
     transfer: str
     attempt: int
@@ -341,7 +344,9 @@ class Opened:
 class End:
     """Sent last: `bytes_sent` of this transfer, and their sha256. A stream without it failed.
 
-    `problem` says why fewer bytes came than were announced ("" if none are missing).
+    `problem` says why fewer bytes came than were announced ("" if none are missing). Between Put
+    and Finish the client sends it too, at once when it can't keep what comes: the rest of the bytes
+    may be spared, and Finish will be answered with Error.
     """
 
     bytes_sent: int
@@ -354,7 +359,8 @@ class Put:
     """Write a file of `size_bytes` at `path`, in place of what file is there.
 
     Answered with Ready or Error; then the server sends binary frames, and Finish. Until that is
-    answered the bytes are in a file of a temporary name in the same directory.
+    answered the bytes are in a file of a temporary name in the same directory. Any other request
+    in between gives the upload up.
     """
 
     transfer: str
@@ -370,7 +376,11 @@ class Ready:
 
 @dataclass(frozen=True)
 class Finish:
-    """All was sent. Answered with Stored, after fsync and rename, or with Error and no trace."""
+    """All was sent. Answered with Stored, after fsync and rename, or with Error and no trace.
+
+    Codes of Error: `damaged` (size or checksum differ), `no_space` (disk or quota), `not_stored`,
+    `path_refused`, `invalid_request` (no upload is under way).
+    """
 
     bytes_sent: int
     sha256: str

@@ -36,7 +36,7 @@ def link(installation: Installation, job: Path) -> Iterator[Link]:
 def refusal(link: Link, message: object) -> str:
     answer = link.request(message)
     assert isinstance(answer, messages.Error), answer
-    assert answer.code in ("path_refused", "invalid_request")
+    assert answer.code in ("path_refused", "invalid_request", "no_such_path")
     return answer.message
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from cluster_client import errors, files
 from cluster_client.protocol import codec, messages, session
+from cluster_client.stdio_socket import Incoming
 
 TAG = "jaaaaaaaaaaaaaa"
 
@@ -101,11 +102,11 @@ class Silence:
         self.closed: list[tuple[int, str]] = []
         self._frames = [greeting]
 
-    def recv(self, limit_s: float | None) -> str:
+    def receive(self, limit_s: float | None) -> Incoming:
         self.limits_s.append(limit_s)
         if not self._frames:
             raise TimeoutError("nothing came")
-        return self._frames.pop(0)
+        return Incoming(self._frames.pop(0).encode(), is_binary=False)
 
     def send(self, message: object) -> None:
         assert message
@@ -122,6 +123,6 @@ def test_a_link_on_which_nobody_asks_any_more_ends(tmp_path: Path) -> None:
     settings = SimpleNamespace(
         job_working_directory=str(tmp_path), instance_id="portal", cluster_id=1
     )
-    files.FilesLink(socket, settings).run()  # type: ignore[arg-type]
+    files.FilesLink(socket, settings, files.Life()).run()  # type: ignore[arg-type]
     assert socket.limits_s == [files.GREETING_LIMIT_S, files.IDLE_LIMIT_S]
     assert socket.closed == [(files.PROTOCOL_ERROR, "nothing came")]
