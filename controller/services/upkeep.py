@@ -8,19 +8,15 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from ..models import FileTransfer, UpkeepLease, WebsocketToken
-from ..models.transfer import TransferState
+from ..models import UpkeepLease, WebsocketToken
 from ..queries import older_than
-from . import leases, logins, placement, procedures
+from . import leases, logins, placement, procedures, transfers
 from .moves import in_future
 
 logger = logging.getLogger(__name__)
 
 NAME = "upkeep"
 LEASE_S = 60.0
-TOKEN_LIFE_S = 60.0
-TRANSFER_SILENCE_S = 3600.0
-"""A transfer that told nothing for so long has nobody who carries it on."""
 
 
 def run(holder: str) -> bool:
@@ -33,7 +29,7 @@ def run(holder: str) -> bool:
     placement.place_waiting()
     leases.forget_silent_workers()
     expire_tokens()
-    expire_transfers()
+    transfers.expire()
     procedures.expire()
     logins.forget_old()
     return True
@@ -57,17 +53,5 @@ def take(holder: str) -> bool:
 
 def expire_tokens() -> int:
     """Forget tokens that were used, or whose time has passed; returns how many."""
-    is_over = Q(used=True) | older_than("timestamp", TOKEN_LIFE_S)
+    is_over = Q(used=True) | older_than("timestamp", transfers.TOKEN_LIFE_S)
     return WebsocketToken.objects.filter(is_over).delete()[0]
-
-
-def expire_transfers() -> int:
-    """End transfers that went silent; returns how many."""
-    silent = older_than("changed_at", TRANSFER_SILENCE_S)
-    running = FileTransfer.objects.filter(state__in=[TransferState.PENDING, TransferState.RUNNING])
-    return running.filter(silent).update(
-        state=TransferState.FAILED,
-        failure=f"Silent for {TRANSFER_SILENCE_S / 60:.0f} minutes: start it again.",
-        finished_at=Now(),
-        changed_at=Now(),
-    )
