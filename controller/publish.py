@@ -57,6 +57,8 @@ TASKS = (
     FILES_LIST,
     FILES_STAT,
     FILES_READ,
+    FILES_DOWNLOAD,
+    FILES_UPLOAD,
 )
 """Every name that is published; workers register each."""
 

@@ -123,7 +123,8 @@ class Stack:
             around(
                 [
                     *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
-                    *("-Q", queues, "-P", "threads", "-c", "6", "-E", "--loglevel", "INFO"),
+                    *("-Q", queues, "-P", "threads", "-E", "--loglevel", "INFO"),
+                    *(() if queues == "files" else ("-c", "6")),
                     *("-n", f"w{number}-{os.getpid()}@localhost", "--without-mingle"),
                 ]
             ),

@@ -25,6 +25,7 @@ from controller import conf, errors, publish
 from .links.connector import Pace
 from .links.keeper import Keeper
 from .operations import faults, files, records, registry
+from .operations.under_way import under_way
 from .operations.untold import untold
 
 logger = logging.getLogger(__name__)
@@ -151,13 +152,22 @@ class KeeperStep(bootsteps.StartStopStep):
 
 
 class DataStep(bootsteps.StartStopStep):
-    """Has a worker of the queue `files` log out of the clusters when it ends."""
+    """Has a worker of the queue `files` end its transfers, and log out of the clusters."""
+
+    requires = ("celery.worker.components:Pool",)
 
     def include_if(self, worker: Any) -> bool:
         return publish.FILES_QUEUE in worker.app.amqp.queues.consume_from
 
     def create(self, worker: Any) -> None:
+        under_way.set_up(worker.concurrency)
         signals.worker_shutdown.connect(_log_out, weak=False)
+
+    def stop(self, worker: Any) -> None:
+        under_way.close()  # before the pool waits for its tasks, which may take hours
+
+    def terminate(self, worker: Any) -> None:
+        self.stop(worker)
 
 
 class QueuesStep(bootsteps.StartStopStep):

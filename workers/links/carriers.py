@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pwd
+import select
 import signal
 import socket
 import subprocess
@@ -40,6 +41,9 @@ class Channel(Protocol):
     def fileno(self) -> int: ...
     def shutdown(self, how: int) -> None: ...
     def unread(self, data: bytes) -> None: ...
+    def has_input(self) -> bool:
+        """Whether a `recv` would find something at once."""
+
     def stderr_tail(self) -> str: ...
     def abort(self) -> None: ...
     def close(self) -> None: ...
@@ -160,6 +164,13 @@ class LocalChannel:
     def unread(self, data: bytes) -> None:
         """Give back what was read too far."""
         self._read_ahead = data + self._read_ahead
+
+    def has_input(self) -> bool:
+        if self._read_ahead:
+            return True
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def send(self, data: Any) -> int:
         """Send all of `data`, or raise: half a frame would end the stream unseen."""

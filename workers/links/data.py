@@ -95,8 +95,11 @@ class DataLink:
                         self._is_free = True
                         return item.message
 
-    def send_piece(self, data: bytes | bytearray | memoryview) -> None:
-        """Bytes after Ready. Raises as `ask`, with what the client has said if it closed."""
+    def send_piece(self, data: bytes | bytearray | memoryview) -> bool:
+        """Bytes after Ready; False if the client wants no more, as Finish will tell.
+
+        Raises as `ask`, with what the client has said if it closed.
+        """
         with self._told("The client took nothing any more."):
             self._frames.settimeout(self._left_s())
             try:
@@ -106,6 +109,15 @@ class DataLink:
             except OSError:
                 self._hear_why()
                 raise
+            return not self._frames.has_input() or not self._is_ended_by_client()
+
+    def _is_ended_by_client(self) -> bool:
+        """Whether what it says after Ready is that it failed."""
+        _, text = self._next()
+        said = [
+            item.message for item in self._session.receive(text) if isinstance(item, session.Notice)
+        ]
+        return any(isinstance(message, messages.End) for message in said)
 
     def _hear_why(self) -> None:
         """Raise LinkClosed with the client's words, if it has left any; what it sent is dropped."""

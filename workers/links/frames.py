@@ -36,6 +36,11 @@ class BoundedFrames(websocket.frame_buffer):
         self._limit_bytes = limit_bytes
         self._ahead = memoryview(b"")
 
+    @property
+    def has_ahead(self) -> bool:
+        """Whether something came that was not asked for yet."""
+        return bool(self._ahead)
+
     def recv_strict(self, bufsize: int) -> bytes:
         """Exactly so many bytes; what came too early waits for the next call."""
         pieces: list[memoryview] = []
@@ -92,6 +97,10 @@ class Frames:
             return
         self._channel.send(header)
         self._channel.send(data)
+
+    def has_input(self) -> bool:
+        """Whether something waits to be received."""
+        return self._buffer.has_ahead or self._channel.has_input()
 
     def settimeout(self, limit_s: float | None) -> None:
         self._socket.settimeout(limit_s)

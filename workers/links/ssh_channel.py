@@ -115,6 +115,9 @@ class SshChannel:
         """Give back what was read too far."""
         self._read_ahead = data + self._read_ahead
 
+    def has_input(self) -> bool:
+        return bool(self._read_ahead) or self._channel.recv_ready()
+
     def send(self, data: Any) -> int:
         """Send all of `data`, or raise OSError: half a frame would end the stream unseen."""
         view = memoryview(data)

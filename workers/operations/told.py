@@ -18,6 +18,7 @@ CODES: dict[str, type[controller_errors.HpcError]] = {
     "no_such_path": controller_errors.NotFound,
     "not_found": controller_errors.NotFound,
     "no_space": controller_errors.NoSpace,
+    "damaged": controller_errors.TransferBroken,
 }
 """Codes of the client, and what they are here."""
 

@@ -1,4 +1,4 @@
-"""Questions about files, answered as {"ok": {...}} or {"error": {...}}."""
+"""Questions about files, answered as {"ok": {...}} or {"error": {...}}; and files on their way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celery import shared_task
 
 from controller import publish
 
-from ..operations import files
+from ..operations import files, transfers
 
 SHOWN_MOST = 10
 """Characters of an answer that Celery writes into logs and events: "ok" or "error", and no more."""
@@ -36,3 +36,15 @@ def stat_file(job_id: int, path: str = "") -> Any:
 def read_file(job_id: int, path: str, offset: int = 0, length: int = -1) -> Any:
     """A slice of a file."""
     return files.answer(lambda: files.read(job_id, path, offset, length))
+
+
+@shared_task(name=publish.FILES_DOWNLOAD, ignore_result=True, acks_late=False)
+def download_file(transfer_id: str, token: str) -> None:
+    """Carry a file from a cluster to who waits at the relay."""
+    transfers.download(transfer_id, token)
+
+
+@shared_task(name=publish.FILES_UPLOAD, ignore_result=True, acks_late=False)
+def upload_file(transfer_id: str, token: str) -> None:
+    """Carry a file from who waits at the relay to a cluster."""
+    transfers.upload(transfer_id, token)
