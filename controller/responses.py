@@ -17,7 +17,7 @@ import math
 import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
 from django.db import connections
@@ -26,6 +26,8 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
 from . import errors
+from .models import HpcCluster, HpcJob
+from .services import files
 
 STATUSES: tuple[tuple[type[errors.HpcError], int], ...] = (
     (errors.NotFound, 404),
@@ -65,28 +67,13 @@ View = TypeVar("View", bound=Callable[..., Any])
 Answer = Callable[[HttpRequest, errors.HpcError], HttpResponseBase]
 
 
-class Download(Protocol):
-    """A file on its way: its pieces, sync or async; see services.files.Download."""
-
-    name: str
-    size_bytes: int
-    etag: str
-
-    def __iter__(self) -> Iterator[bytes]: ...
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...
-
-    def close(self) -> None:
-        """Harmless if it is closed, or read to its end; wakes whoever waits for a piece."""
-
-
 class RemoteFileResponse(StreamingHttpResponse):
     """A file on its way from a cluster, right under WSGI and under ASGI.
 
     It closes the download when it is closed, dropped, or read to its end.
     """
 
-    def __init__(self, download: Download) -> None:
+    def __init__(self, download: files.Download) -> None:
         self._download = download
         weakref.finalize(self, download.close)
         super().__init__(download, content_type="application/octet-stream", headers=HEADERS)
@@ -143,6 +130,13 @@ class RemoteFileResponse(StreamingHttpResponse):
             yield from self._download
         finally:
             self._download.close()
+
+
+def of_file(
+    place: HpcJob | HpcCluster, path: files.Path, *, owner: Any = None
+) -> RemoteFileResponse:
+    """The file at `path`; waits until it is known to be readable, or raises why not."""
+    return RemoteFileResponse(files.download(place, path, owner=owner))
 
 
 def status_of(problem: errors.HpcError) -> int:

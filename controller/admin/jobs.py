@@ -21,7 +21,7 @@ from ..models import HpcJob
 from ..models.job import LIFECYCLE_FIELDS
 from ..services import jobs
 from ..templatetags import hpc_pages
-from . import actions, headlines, job_page, records
+from . import actions, headlines, job_files, job_page, records
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,8 @@ class HpcJobAdmin(records.OwnerAdmin):
     def get_urls(self) -> Any:
         view = self.admin_site.admin_view(self.now_view)
         name = f"{records.page_name(self)}_now"
-        return [path("<int:job_id>/now/", view, name=name), *super().get_urls()]
+        own = [path("<int:job_id>/now/", view, name=name), *job_files.urls(self)]
+        return [*own, *super().get_urls()]
 
     def now_view(self, request: HttpRequest, job_id: int) -> HttpResponse:
         """The panel alone, for the page that keeps itself fresh."""
@@ -247,6 +248,7 @@ class HpcJobAdmin(records.OwnerAdmin):
         return {
             **job_page.panel(job, request.user),
             "verbs": self._legal(request, job) if may_change else {},
+            "files_url": job_files.url(self, job, request.user),
             "form": f"{self.opts.model_name}_form",
             "url": reverse(name, args=[job.pk], current_app=self.admin_site.name),
         }

@@ -12,6 +12,10 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(
+            name='hpcjob',
+            options={'ordering': ['-id'], 'permissions': [('submit_hpcjob', 'Can submit jobs'), ('cancel_hpcjob', 'Can cancel jobs'), ('read_files_hpcjob', 'Can list and download the files of jobs')], 'verbose_name': 'Hpc Job'},
+        ),
         migrations.RemoveConstraint(
             model_name='filetransfer',
             name='hpc_transfer_state_known',

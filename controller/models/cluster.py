@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 
 from .secret import SecretField
 
 if TYPE_CHECKING:
+    from ..responses import RemoteFileResponse
     from .link import ClusterLink
 
 
@@ -129,6 +131,21 @@ class HpcCluster(models.Model):
         from ..services import clusters
 
         return clusters.open_ssh(self)
+
+    def fetch_remote_file(self, path: str | bytes, *, owner: Any = None) -> RemoteFileResponse:
+        """The file at `path`, which begins with the tag of one of the cluster's jobs.
+
+        As `HpcJob.fetch_remote_file`.
+        """
+        from .. import responses
+
+        return responses.of_file(self, path, owner=owner)
+
+    async def afetch_remote_file(
+        self, path: str | bytes, *, owner: Any = None
+    ) -> RemoteFileResponse:
+        """The same for async views."""
+        return await sync_to_async(self.fetch_remote_file)(path, owner=owner)
 
     def is_connected(self) -> bool:
         """Whether a worker holds a live link to the cluster now."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
@@ -16,6 +17,9 @@ from django.dispatch import receiver
 
 from .. import lifecycle
 from .cluster import HpcCluster
+
+if TYPE_CHECKING:
+    from ..responses import RemoteFileResponse
 
 STATUSES = [(status.value, status.label) for status in lifecycle.JobStatus]
 
@@ -115,6 +119,7 @@ class HpcJob(models.Model):
         permissions = [
             ("submit_hpcjob", "Can submit jobs"),
             ("cancel_hpcjob", "Can cancel jobs"),
+            ("read_files_hpcjob", "Can list and download the files of jobs"),
         ]
         indexes = [
             models.Index(fields=["cluster", "job_status"], name="hpc_job_cluster_status"),
@@ -192,6 +197,40 @@ class HpcJob(models.Model):
         from ..services import jobs
 
         return jobs.delete(self)
+
+    def fetch_remote_file(self, path: str | bytes, *, owner: Any = None) -> RemoteFileResponse:
+        """The file at `path` in the job's directory, as the response of a view.
+
+        Waits until the cluster has said whether it can be read; raises an HpcError if it can't.
+        `owner`: who it counts for among those who fetch files.
+        """
+        from .. import responses
+
+        return responses.of_file(self, path, owner=owner)
+
+    async def afetch_remote_file(
+        self, path: str | bytes, *, owner: Any = None
+    ) -> RemoteFileResponse:
+        """The same for async views."""
+        return await sync_to_async(self.fetch_remote_file)(path, owner=owner)
+
+    def fetch_remote_file_list(
+        self, path: str | bytes = "", *, after_b64: str = "", limit: int = 1000
+    ) -> dict[str, Any]:
+        """One page of a directory: {"entries": [...], "is_complete": bool}.
+
+        The next page is the one `after_b64`, the `name_b64` of the last entry.
+        """
+        from ..services import files
+
+        return files.list_directory(self, path, after_b64=after_b64, limit=limit)
+
+    async def afetch_remote_file_list(
+        self, path: str | bytes = "", *, after_b64: str = "", limit: int = 1000
+    ) -> dict[str, Any]:
+        """The same for async views."""
+        ask = sync_to_async(self.fetch_remote_file_list)
+        return await ask(path, after_b64=after_b64, limit=limit)
 
 
 @receiver(pre_delete, sender=HpcJob, dispatch_uid="controller.models.job")
