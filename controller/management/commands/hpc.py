@@ -15,14 +15,14 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, OperationalError, ProgrammingError
 
 from controller import checks, conf, errors
-from controller.management.verbs import clusters, jobs, secrets
+from controller.management.verbs import clusters, files, jobs, secrets
 from controller.management.verbs.terminal import Console, WrongUsage
 
 INTERRUPTED = 130
 
 
 class Command(BaseCommand):
-    help = "Clusters and jobs of the HPC job controller."
+    help = "Clusters, jobs and their files of the HPC job controller."
     requires_system_checks = ()  # a bad setting is one sentence here, like whatever goes wrong
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,6 +30,7 @@ class Command(BaseCommand):
         nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")
         clusters.add_parsers(nouns)
         jobs.add_parsers(nouns)
+        files.add_parsers(nouns)
         secrets.add_parsers(nouns)
         settings = nouns.add_parser("settings", help="print the table of all settings")
         settings.set_defaults(run=_print_settings)
@@ -84,8 +85,8 @@ def _run(verb: Callable[[Console, Namespace], int], console: Console, options: N
             raise  # of the terminal, not of what was typed
         console.note("An argument holds bytes that are no text in UTF-8: enter it anew.")
         return 2
-    except KeyboardInterrupt:
-        console.note("Stopped here; what was asked for goes on.")
+    except KeyboardInterrupt as stop:
+        console.note(str(stop) or "Stopped here; what was asked for goes on.")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader went away; the interpreter's own flush at exit must not complain either.

@@ -15,7 +15,7 @@ from ... import conf, descriptions, errors, queries
 from ...lifecycle import JobStatus
 from ...models import HpcJob
 from ...services import files, jobs
-from . import clusters, waits
+from . import arguments, clusters, waits
 from .terminal import Cleaner, Console
 
 LISTED = 50
@@ -169,7 +169,9 @@ def _add_list(verbs: Any) -> None:
     parser = _reading(verbs.add_parser("list", help="the newest jobs"))
     parser.add_argument("--cluster", metavar="NAME")
     parser.add_argument("--status", action="append", type=_status, metavar="STATUS")
-    parser.add_argument("--limit", type=_count, default=LISTED, metavar="N", help="how many")
+    parser.add_argument(
+        "--limit", type=arguments.count, default=LISTED, metavar="N", help="how many"
+    )
     parser.set_defaults(run=list_some)
 
 
@@ -186,14 +188,14 @@ def _add_limit(parser: ArgumentParser) -> None:
 
 def _of_one(verbs: Any, verb: str, purpose: str, run: Callable[..., int]) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(verb, help=purpose)
-    parser.add_argument("id", type=_count, help="id of the job")
+    parser.add_argument("id", type=arguments.count, help="id of the job")
     parser.set_defaults(run=run)
     return parser
 
 
 def _of_many(verbs: Any, verb: str, purpose: str, run: Callable[..., int]) -> ArgumentParser:
     parser: ArgumentParser = verbs.add_parser(verb, help=purpose)
-    parser.add_argument("ids", type=_count, nargs="+", metavar="id", help="ids of jobs")
+    parser.add_argument("ids", type=arguments.count, nargs="+", metavar="id", help="ids of jobs")
     parser.set_defaults(run=run)
     return parser
 
@@ -253,13 +255,7 @@ def _resource(text: str) -> tuple[str, int | str]:
         raise ArgumentTypeError(f"{name!r} is none of {', '.join(queries.RESOURCES)}")
     if queries.RESOURCES[name] is str:
         return name, value
-    return name, _count(value)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text[:12]) > 0 or len(text) > 18:
-        raise ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
+    return name, arguments.count(value)
 
 
 def _status(text: str) -> int:

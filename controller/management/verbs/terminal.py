@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
+import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from django.core.management.base import OutputWrapper
 
 from ... import errors
+from . import figures
 
 # CSI, OSC and other string sequences, and two-character escapes.
 # Source: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html
@@ -23,7 +27,10 @@ ESCAPES = re.compile(
 )
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONGEST_ESCAPE = 4096
-BAR_WIDTH = 24
+DRAWN_EVERY_S = 0.1
+TICK_S = 1.0
+"""A transfer that stands still shows it: its line is drawn anew though nothing came."""
+USUAL_COLUMNS = 80
 
 
 class WrongUsage(errors.HpcError):
@@ -83,30 +90,58 @@ class Console:
         for row in cells:
             self.line("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
 
-    def raw(self, data: bytes, cleaner: Cleaner, is_last: bool = False) -> None:
-        """Bytes of a file: as they are into a pipe or file, made harmless on a terminal."""
+    def raw(self, data: bytes, cleaner: Cleaner | None, is_last: bool = False) -> None:
+        """Bytes of a file: as they are into a pipe or file, made harmless on a terminal.
+
+        Without a cleaner they are left as they are there too.
+        """
         target = getattr(self._stdout, "_out", self._stdout)
         buffer = getattr(target, "buffer", None)
-        if self.is_terminal or buffer is None:
-            _write(self._stdout, cleaner.clean(data, is_last))
+        if buffer is None or (self.is_terminal and cleaner is not None):
+            _write(self._stdout, (cleaner or Cleaner()).clean(data, is_last))
             return
         target.flush()
         buffer.write(data)
         buffer.flush()
 
-    def bar(self) -> Bar:
-        """A bar on stderr; nothing is drawn if that is no terminal."""
-        return Bar(self._stderr)
+    def bar(self, is_wanted: bool = True) -> Bar:
+        """A bar on stderr; nothing is drawn if that is no terminal, or none is wanted."""
+        return Bar(self._stderr, is_wanted)
 
 
 class Bar:
-    """One line that is drawn over itself: how much is done, of what, for how long."""
+    """One line that is drawn over itself: how much is done, of what, for how long.
 
-    def __init__(self, stream: OutputWrapper) -> None:
+    As a context it also shows that time goes by while nothing else does, and takes itself away.
+    """
+
+    def __init__(self, stream: OutputWrapper, is_wanted: bool = True) -> None:
         self._stream = stream
-        self._is_drawn = bool(stream.isatty())
+        self._is_drawn = is_wanted and bool(stream.isatty())
         self._started = time.monotonic()
         self._width = 0
+        self._rate = figures.Rate()
+        self._transfer: tuple[str, int, int | None] | None = None
+        self._drawn_at = 0.0
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="hpc-bar", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._is_drawn:
+            self._ticker.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over.set()
+        if self._ticker.is_alive():
+            self._ticker.join()
+        self.clear()
 
     def show(self, text: str, done: float | None = None) -> None:
         """Draw `text`, with a bar if it is known how much of the whole (0..1) is done."""
@@ -114,16 +149,63 @@ class Bar:
             return
         drawn = f"{harmless(text)}, {time.monotonic() - self._started:.0f} s"
         if done is not None:
-            filled = round(BAR_WIDTH * min(max(done, 0.0), 1.0))
-            drawn = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {drawn}"
-        _write(self._stream, "\r" + drawn.ljust(self._width))
-        self._width = len(drawn)
+            drawn = f"{figures.bar(done)} {drawn}"
+        with self._lock:
+            self._draw(figures.clipped(drawn, self._columns()))
+
+    def progress(self, name: str, done_bytes: int, size_bytes: int | None) -> None:
+        """Show how much of a file was moved: percent, rate, time left, as far as there is room."""
+        if not self._is_drawn:
+            return
+        with self._lock:
+            self._transfer = (harmless(name), done_bytes, size_bytes)
+            if time.monotonic() - self._drawn_at >= DRAWN_EVERY_S:
+                self._draw_transfer()
 
     def clear(self) -> None:
         """Take the line away again."""
-        if self._is_drawn and self._width:
-            _write(self._stream, "\r" + " " * self._width + "\r")
-            self._width = 0
+        with self._lock:
+            if self._is_drawn and self._width:
+                _write(self._stream, "\r" + " " * self._width + "\r")
+                self._width = 0
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(TICK_S):
+            with self._lock:
+                try:
+                    self._draw_transfer()
+                except OSError:
+                    return  # the terminal is gone, and so will be who looks at it
+
+    def _draw_transfer(self) -> None:
+        if self._transfer is None:
+            return
+        name, done_bytes, size_bytes = self._transfer
+        now = self._drawn_at = time.monotonic()
+        self._rate.add(now, done_bytes)
+        self._draw(
+            figures.progress(
+                name,
+                done_bytes,
+                size_bytes,
+                self._rate.per_second(),
+                now - self._started,
+                self._columns(),
+            )
+        )
+
+    def _draw(self, line: str) -> None:
+        drawn = figures.width(line)
+        _write(self._stream, "\r" + line + " " * (self._width - drawn))
+        self._width = drawn
+
+    def _columns(self) -> int:
+        """Columns that a line may take; the last stays free, for there some terminals wrap."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError, AttributeError):
+            columns = 0
+        return (columns or USUAL_COLUMNS) - 1
 
 
 def _write(stream: OutputWrapper, text: str) -> None:
