@@ -38,7 +38,7 @@ from . import (
 from .protocol import messages
 from .protocol.errors import FrameTooLarge, OutOfOrder, ProtocolError
 from .protocol.session import Request, Session, common_version
-from .stdio_socket import StdioSocket
+from .stdio_socket import Data, StdioSocket
 
 ENTRIES_LIMIT = 1000
 PAGE_BYTES = 1 << 20
@@ -123,7 +123,7 @@ class FilesLink:
                 if incoming.is_binary:
                     self._take_bytes(incoming.data)
                     continue
-                for item in self._session.receive(incoming.data):
+                for item in self._session.receive(bytes(incoming.data)):
                     if isinstance(item, Request):
                         self._answer(item)
                 self._flush()
@@ -220,7 +220,7 @@ class FilesLink:
             self._life.is_writing = self._upload is not None
         return messages.Ready()
 
-    def _take_bytes(self, data: bytes) -> None:
+    def _take_bytes(self, data: Data) -> None:
         if self._failure is not None:
             return  # sent before our word that it failed was heard
         if self._upload is None:

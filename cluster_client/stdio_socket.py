@@ -11,7 +11,9 @@ owner's buffer by writev(2), behind a header that is made here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import logging
 import os
 import queue
@@ -28,6 +30,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from . import masking
 from .protocol import messages
 
 READ_BYTES = 1 << 18
@@ -35,19 +38,23 @@ MESSAGES_WAITING = 4
 DELIVER_STEP_S = 0.25
 CLOSE_LIMIT_S = 2.0
 BUFFERS_AT_ONCE = 64
+PIPE_BYTES = 1 << 18
+F_SETPIPE_SZ = 1031
+"""Source: fcntl(2); the module fcntl has the name since Python 3.10."""
 
 _library_logger = logging.getLogger(f"{__name__}.websockets")
 _library_logger.setLevel(logging.CRITICAL)  # links log themselves
 
 Message = Union[str, bytes]
 Buffer = Union[bytes, memoryview]
+Data = Union[bytes, bytearray, memoryview]
 
 
 @dataclass(frozen=True)
 class Incoming:
     """A whole message; text stays bytes: the codec judges whether it is UTF-8."""
 
-    data: bytes
+    data: Data
     is_binary: bool
 
 
@@ -69,12 +76,15 @@ class StdioSocket:
         on_gone: Callable[[], None] = _nothing,
     ) -> None:
         self._input, self._output = os.dup(0), os.dup(1)
+        for pipe in (self._input, self._output):
+            _widen(pipe)
         with open(os.devnull, "rb") as null:
             os.dup2(null.fileno(), 0)
         os.dup2(2, 1)  # what a library prints must not end up among the frames
+        masking.install()
         self._protocol = ServerProtocol(max_size=max_size, logger=_library_logger)
         self._messages: queue.Queue[Optional[Incoming]] = queue.Queue(waiting)
-        self._fragments: list[bytes] = []
+        self._fragments: list[Data] = []
         self._is_binary = False
         self._on_gone = on_gone
         self._is_read = threading.Event()
@@ -92,7 +102,7 @@ class StdioSocket:
 
     def recv(self, timeout: Optional[float] = None) -> bytes:
         """The next message, text or not; TimeoutError, or ConnectionClosed at the end."""
-        return self.receive(timeout).data
+        return bytes(self.receive(timeout).data)
 
     def receive(self, timeout: Optional[float] = None) -> Incoming:
         """The next message and whether it is binary; TimeoutError, or ConnectionClosed."""
@@ -177,13 +187,13 @@ class StdioSocket:
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._is_binary = frame.opcode is Opcode.BINARY
-            self._fragments = [bytes(frame.data)]
+            self._fragments = [frame.data]
         elif frame.opcode is Opcode.CONT:
-            self._fragments.append(bytes(frame.data))
+            self._fragments.append(frame.data)
         else:
             return
         if frame.fin:
-            self._deliver(Incoming(b"".join(self._fragments), self._is_binary))
+            self._deliver(Incoming(_joined(self._fragments, self._is_binary), self._is_binary))
             self._fragments = []
 
     def _deliver(self, message: Incoming) -> None:
@@ -265,6 +275,22 @@ class StdioSocket:
                 written -= len(left.popleft())
             if written:
                 left[0] = memoryview(left[0])[written:]
+
+
+def _joined(fragments: list[Data], is_binary: bool) -> Data:
+    if is_binary and len(fragments) == 1:
+        return fragments[0]  # the frame was made for us: no copy
+    return b"".join(fragments)
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold more than its usual 64 KiB, so that fewer calls and wake-ups carry a file.
+
+    Not the 1 MiB that any process may ask for: all pipes of an account together may hold 64 MiB,
+    and past that its new ones get next to nothing. Source: pipe(7), pipe-user-pages-soft
+    """
+    with contextlib.suppress(OSError):  # a socket, or too many of them
+        fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _header(length: int) -> bytes:

@@ -22,7 +22,7 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Optional
+from typing import Optional, Union
 
 from . import confinement, errors
 from .protocol import messages
@@ -34,6 +34,8 @@ LEFT_AFTER_S = 86400.0
 LOOK_LIMIT = 10_000
 """Names of a directory that are looked at for such files."""
 NAMES_TRIED = 3
+
+Data = Union[bytes, bytearray, memoryview]
 
 
 class Upload:
@@ -66,7 +68,7 @@ class Upload:
         with self._storing():
             self._descriptor, self._temporary = _create(self._directory)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Data) -> None:
         """Add bytes. Raises NotStored, UploadDamaged for more than was announced."""
         self._received += len(data)
         if self._received > self._size_bytes:
