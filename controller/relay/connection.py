@@ -100,20 +100,21 @@ class Usage:
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Whoever came in, or ended it, is done."""
         with self._lock:
             self._users -= 1
             is_last = self.is_ended and not self._users
         if is_last:
             self._release()
 
-    def end(self, wake: Callable[[], None]) -> None:
-        """Nobody comes in any more; `wake` has those within leave. The second time: nothing."""
+    def end(self) -> bool:
+        """Nobody comes in any more; the first one, told by True, wakes those within and leaves."""
         with self._lock:
             if self.is_ended:
-                return
+                return False
             self.is_ended = True
             self._users += 1
-        try:
-            wake()
-        finally:
-            self.__exit__()
+            return True

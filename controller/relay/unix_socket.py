@@ -30,6 +30,8 @@ PATH_LIMIT_BYTES = 107
 """sun_path holds 108 with its closing NUL. Source: unix(7)."""
 STRANGERS = 8
 """How many that have not proved themselves are heard at once; the oldest makes room."""
+TIMEVAL = struct.Struct("@ll")
+"""struct timeval: seconds, microseconds. Source: socket(7), SO_SNDTIMEO."""
 CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid. Source: unix(7), SO_PEERCRED."""
 
@@ -184,7 +186,10 @@ def connect(token: UUID, limit_s: float = connection.CONNECT_LIMIT_S) -> SocketC
     path = path_of(token)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        made.settimeout(limit_s)
+        # settimeout() would not wait where the queue of those who connect is full.
+        # Source: unix_stream_connect in af_unix.c, as above
+        limit = TIMEVAL.pack(int(limit_s), int(limit_s % 1 * 1e6))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         made.connect(os.fspath(path))
         if not _is_ours(made):
             raise PermissionError(f"{path} is another user's")
@@ -285,14 +290,14 @@ class SocketConnection:
         return True
 
     def close(self) -> None:
-        self._usage.end(self._wake)
+        if not self._usage.end():
+            return
+        with suppress(OSError):  # the other end was first
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._usage.leave()
 
     def __del__(self) -> None:
         self.close()
-
-    def _wake(self) -> None:
-        with suppress(OSError):  # the other end was first
-            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _taken(self, count: int) -> Frame | None:
         if not count:

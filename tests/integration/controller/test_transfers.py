@@ -9,8 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models.functions import Now
 from pytest_django import Settings
 
@@ -60,7 +61,10 @@ def row() -> FileTransfer:
 
 
 async def gathered(download: files.Download) -> bytes:
-    return b"".join([piece async for piece in download])
+    try:
+        return b"".join([piece async for piece in download])
+    finally:
+        await sync_to_async(connections.close_all)()
 
 
 READERS = {
@@ -84,6 +88,23 @@ def test_a_file_comes_whole(
     assert download.transfer_id == row().pk
     with pytest.raises(errors.Invalid, match="read before"):
         read(download)
+
+
+@readers
+def test_a_file_comes_and_goes_between_hosts(
+    play: Callable[[Part], Workers], job: HpcJob, read: Any, settings: Settings, redis_url: str
+) -> None:
+    settings.HPC_FILE_RELAY_URL = redis_url
+    play(sends(CONTENT))
+    assert read(files.download(job, "out")) == CONTENT
+    kept: list[bytes] = []
+    play(takes(kept))
+    files.upload(job, "in", len(CONTENT), [CONTENT])
+    assert kept == [CONTENT]
+    workers = play(watches)
+    for _ in files.download(job, "out"):
+        break
+    assert [type(problem) for problem in workers.join()] == [errors.TransferBroken]
 
 
 def damaged(transfer: FileTransfer, connection: Connection) -> None:
