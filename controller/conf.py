@@ -35,6 +35,7 @@ def _setting(
     most: float | None = None,
     pattern: str = "",
     is_required: bool = False,
+    is_secret: bool = False,
 ) -> Any:
     metadata = {
         "doc": doc,
@@ -43,6 +44,7 @@ def _setting(
         "most": most,
         "pattern": pattern,
         "is_required": is_required,
+        "is_secret": is_secret,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -87,9 +89,10 @@ class Conf:
     )
     file_relay_url: str = _setting(
         "",
-        "Redis (redis://, rediss://, unix://) through which file data goes between hosts; empty:"
-        " through the sockets, on one host.",
+        "Redis (redis://, rediss://, unix://; version 6 or newer) through which file data goes"
+        " between hosts; empty: through the sockets, on one host.",
         pattern=r"((redis|rediss|unix)://.+)?",
+        is_secret=True,
     )
     file_connection_chunk_size: int = _setting(
         1 << 20,
@@ -290,7 +293,8 @@ def _check_range(name: str, field: dataclasses.Field[Any], value: Any) -> None:
             f"The setting {name} is {value}; it must lie between {least} and {most}{unit}."
         )
     if pattern and not re.fullmatch(pattern, value):
-        raise ValueError(f"The setting {name} is {value!r}; it must match {pattern}.")
+        shown = "not shown" if field.metadata["is_secret"] else repr(value)
+        raise ValueError(f"The setting {name} is {shown}; it must match {pattern}.")
 
 
 def _contradictions(conf: Conf) -> list[str]:

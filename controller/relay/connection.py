@@ -22,7 +22,7 @@ class Connection(Protocol):
     """
 
     def send(self, kind: Kind, payload: Bytes = b"") -> None:
-        """Blocks while the other end is slow, for HPC_TRANSFER_STALL_S at most."""
+        """Blocks while the other end is slow, for HPC_TRANSFER_STALL_S at most; then it is over."""
 
     def receive(self, limit_s: float) -> Frame:
         """The next whole frame."""
@@ -76,8 +76,8 @@ def gone() -> errors.TransferBroken:
 def stalled(limit_s: float) -> errors.Timeout:
     """Nothing moved."""
     return errors.Timeout(
-        f"Nothing moved on the transfer for {limit_s:g} s: start it again; if it stalls again, see"
-        " the files worker's log."
+        f"Nothing moved on the transfer for {round(limit_s, 1):g} s: start it again; if it stalls"
+        " again, see the files worker's log."
     )
 
 

@@ -49,6 +49,13 @@ def opened(transfer: FileTransfer, task: str) -> tuple[Connection, dict[str, Any
 def _started(connection: Connection, limit_s: float) -> dict[str, Any]:
     try:
         return _answer(connection, Kind.START, max(limit_s, 0.0))
+    except errors.Timeout as error:
+        connection.close()
+        raise errors.Timeout(
+            "A files worker took the transfer up, but the cluster did not open the file within"
+            f" {conf.get().transfer_start_s:g} s (HPC_TRANSFER_START_S): try again; if it stays so,"
+            " see the worker's log, and test the connection to the cluster."
+        ) from error
     except BaseException:
         connection.close()
         raise

@@ -210,11 +210,15 @@ def watches(transfer: FileTransfer, connection: Connection) -> None:
         connection.send(Kind.DATA, bytes(1 << 16))
 
 
+def watched(connection: Connection) -> None:
+    assert connection.wait_gone(LIMIT_S)
+    raise errors.TransferBroken("gone")
+
+
 def idles(transfer: FileTransfer, connection: Connection) -> None:
     """Sends nothing; sees the reader go."""
     start(connection, 1 << 40)
-    assert connection.wait_gone(LIMIT_S)
-    raise errors.TransferBroken("gone")
+    watched(connection)
 
 
 def begun(download: files.Download) -> Any:
@@ -323,6 +327,16 @@ def test_nobody_there_is_told_with_what_to_do(
     play(takes([]))
     monkeypatch.setattr(publish, "start_transfer", lambda *_: None)
     with pytest.raises(errors.Timeout, match="-Q files"):
+        files.download(job, "out")
+    assert row().state == TransferState.FAILED
+
+
+def test_a_cluster_that_does_not_open_the_file_is_told(
+    play: Callable[[Part], Workers], job: HpcJob, settings: Settings
+) -> None:
+    settings.HPC_TRANSFER_START_S = 2
+    play(lambda transfer, connection: watched(connection))
+    with pytest.raises(errors.Timeout, match="did not open the file within 2 s"):
         files.download(job, "out")
     assert row().state == TransferState.FAILED
 

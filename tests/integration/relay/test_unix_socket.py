@@ -144,14 +144,14 @@ def test_what_is_there_already_is_not_taken_over(socket_relay: Path) -> None:
     path.unlink()
 
 
-def test_a_socket_whose_process_died_is_told(socket_relay: Path) -> None:
+def test_a_socket_whose_process_died_is_told_and_cleared_away(socket_relay: Path) -> None:
     token = uuid4()
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(unix_socket.path_of(token)))
     dead.close()
     with pytest.raises(errors.Unavailable, match="PrivateTmp"):
         listening.connect(token)
-    unix_socket.path_of(token).unlink()
+    assert not unix_socket.path_of(token).exists()
 
 
 def test_a_listener_that_takes_nobody_in_is_given_up(pool: ThreadPoolExecutor) -> None:

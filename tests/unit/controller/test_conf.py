@@ -129,3 +129,10 @@ def test_only_settings_are_taken_from_an_environment() -> None:
 
 def test_the_page_in_docs_is_current(checkout: Path) -> None:
     assert (checkout / "docs" / "settings.md").read_text() == conf.document()
+
+
+def test_a_url_with_a_password_is_not_shown(settings: Settings) -> None:
+    settings.HPC_FILE_RELAY_URL = "http://:s3cr3t@host:6379"
+    (sentence,) = conf.problems()
+    assert "HPC_FILE_RELAY_URL is not shown; it must match" in sentence
+    assert "s3cr3t" not in sentence
