@@ -40,6 +40,8 @@ NOT_SHOWN = {
     "illegal_move", "invalid", "not_found", "cannot_connect", "cluster_offline", "misconfigured",
     "not_all_submitted", "lease_lost", "link_lost", "queue_unreachable", "malformed_frame",
     "sequence_gap", "wrong_usage",
+    # Of a file here, told on the command line in a sentence of its own (docs/files.md).
+    "not_saved", "unreadable",
     # What follows from it is shown as the job's status.
     "cancelled",
 }  # fmt: skip

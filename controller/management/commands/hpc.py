@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -89,8 +88,7 @@ def _run(verb: Callable[[Console, Namespace], int], console: Console, options: N
         console.note(str(stop) or "Stopped here; what was asked for goes on.")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away; the interpreter's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.abandon()  # the reader went away
     return 1
 
 

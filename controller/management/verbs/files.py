@@ -14,7 +14,7 @@ from typing import Any
 
 from ... import errors
 from ...services import files, jobs
-from . import arguments, figures, listing, names, tailing
+from . import arguments, copying, figures, listing, names, tailing
 from .terminal import Cleaner, Console
 
 TAIL_LINES = 10
@@ -26,6 +26,9 @@ def add_parsers(nouns: Any) -> None:
     verbs = file.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_ls(verbs)
     _add_json(_of_path(verbs, "stat", "one file or directory", stat))
+    _add_get(verbs)
+    _add_put(verbs)
+    _add_cat(verbs)
     _add_tail(verbs)
 
 
@@ -106,6 +109,32 @@ def _add_ls(verbs: Any) -> None:
     parser.add_argument("--after", default="", metavar="NAME", help="only names after this one")
 
 
+def _add_get(verbs: Any) -> None:
+    parser = _add_quiet(_add_json(_of_path(verbs, "get", "fetch a file", copying.get)))
+    parser.add_argument(
+        "destination",
+        nargs="?",
+        metavar="DEST",
+        help="file or directory here (this directory); - is stdout",
+    )
+    _add_force(parser)
+
+
+def _add_put(verbs: Any) -> None:
+    parser: ArgumentParser = verbs.add_parser("put", help="send a file")
+    parser.add_argument("job", type=arguments.count, metavar="JOB", help="id of the job")
+    parser.add_argument("file", metavar="FILE", help="a file here; - is stdin")
+    parser.add_argument(
+        "path", nargs="?", metavar="PATH", help="file or directory in the job's (its directory)"
+    )
+    _add_force(_add_quiet(_add_json(parser)))
+    parser.set_defaults(run=copying.put)
+
+
+def _add_cat(verbs: Any) -> None:
+    _add_raw(_of_path(verbs, "cat", "print a file", copying.cat))
+
+
 def _add_tail(verbs: Any) -> None:
     parser = _of_path(verbs, "tail", "the end of a file", tail, default=files.STDOUT)
     parser.add_argument(
@@ -142,6 +171,19 @@ def _of_path(
 def _add_json(parser: ArgumentParser) -> ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser
+
+
+def _add_quiet(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument(
+        *("-q", "--quiet"), dest="is_quiet", action="store_true", help="no bar, no closing line"
+    )
+    return parser
+
+
+def _add_force(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--force", dest="is_forced", action="store_true", help="replace what is there"
+    )
 
 
 def _add_raw(parser: ArgumentParser) -> None:

@@ -15,8 +15,8 @@ from ... import conf, descriptions, errors, queries
 from ...lifecycle import JobStatus
 from ...models import HpcJob
 from ...services import files, jobs
-from . import arguments, clusters, waits
-from .terminal import Cleaner, Console
+from . import arguments, clusters, copying, waits
+from .terminal import Console
 
 LISTED = 50
 
@@ -131,16 +131,7 @@ def output(console: Console, options: Namespace) -> int:
     """Print the job's output as it stands now."""
     job = jobs.load(options.id)
     path = files.STDERR if options.is_error else files.STDOUT
-    cleaner = Cleaner()
-    bar = console.bar()
-    done = 0
-    for piece in files.read_whole(job, path):
-        if not console.is_terminal:
-            done += len(piece)
-            bar.show(f"{path} of job {job.pk}: {done} bytes")
-        console.raw(piece, cleaner)
-    bar.clear()
-    console.raw(b"", cleaner, is_last=True)
+    copying.pour(console, files.read_whole(job, path), None, path, is_raw=False)
     return 0
 
 

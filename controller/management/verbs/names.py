@@ -23,9 +23,9 @@ PLAIN = re.compile(r"[\w@%+=:,./-]+")
 """What a shell takes as it stands."""
 
 
-def quoted(name: str | bytes) -> str:
+def quoted(name: str | bytes | os.PathLike[str]) -> str:
     """The name as a shell's word, printable whatever it holds."""
-    raw = os.fsencode(name) if isinstance(name, str) else name
+    raw = os.fsencode(name)
     text = raw.decode("utf-8", "surrogateescape")
     if all(character.isprintable() for character in text):
         if PLAIN.fullmatch(text):
@@ -54,7 +54,7 @@ def last_of(path: str) -> str:
     return "" if name in (".", "..") else name
 
 
-def described(path: str) -> dict[str, str]:
+def described(path: str | os.PathLike[str]) -> dict[str, str]:
     """A path for JSON: lossy as text that can be written anywhere, exact as base64."""
     raw = os.fsencode(path)
     return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode()}

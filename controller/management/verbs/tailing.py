@@ -18,6 +18,7 @@ from ... import conf, errors
 from ...models import HpcJob
 from ...services import files, jobs
 from . import names, waits
+from .saving import NotSaved
 from .terminal import Cleaner, Console
 
 BLOCK_BYTES = 64 << 10
@@ -36,13 +37,21 @@ class Shown:
     console: Console
     cleaner: Cleaner | None
 
-    def write(self, data: bytes) -> None:
-        self.console.raw(data, self.cleaner)
+    def write(self, data: bytes, is_last: bool = False) -> None:
+        """Raises NotSaved if stdout goes to a disk that is full."""
+        try:
+            self.console.raw(data, self.cleaner, is_last)
+        except BrokenPipeError:
+            raise  # nobody reads any more, which is no failure
+        except OSError as problem:
+            self.console.abandon()
+            raise NotSaved(
+                f"stdout can't be written: {problem.strerror}; what it got is not whole."
+            ) from problem
 
     def end(self) -> None:
         """Let out what was held back as the beginning of an escape."""
-        if self.cleaner is not None:
-            self.console.raw(b"", self.cleaner, is_last=True)
+        self.write(b"", is_last=True)
 
 
 def size_of(job: HpcJob, path: str) -> int:

@@ -6,6 +6,8 @@ import codecs
 import json
 import os
 import re
+import stat
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -70,6 +72,18 @@ class Console:
     @property
     def is_terminal(self) -> bool:
         return bool(self._stdout.isatty())
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether stdout is a file."""
+        try:
+            return stat.S_ISREG(os.fstat(self._stdout.fileno()).st_mode)
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def abandon(self) -> None:
+        """Forget what stdout would not take: the interpreter's flush at exit must not complain."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def line(self, text: str = "") -> None:
         """One line for people on stdout, at once."""
