@@ -162,6 +162,11 @@ def split(path: str) -> list[bytes]:
     return names
 
 
+def last_name(path: str) -> bytes:
+    """The name that a path ends with; empty for the job's directory itself."""
+    return next(reversed(split(path)), b"")
+
+
 def _shown(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:SHOWN_LIMIT]
 

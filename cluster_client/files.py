@@ -11,11 +11,7 @@ The process ends when the other end goes away, whatever it is waiting for.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import heapq
 import os
-import stat
 import threading
 from typing import Any, Optional
 
@@ -29,6 +25,7 @@ from . import (
     dial,
     errors,
     host,
+    listing,
     reading,
     registry,
     sources,
@@ -40,9 +37,6 @@ from .protocol.errors import FrameTooLarge, OutOfOrder, ProtocolError
 from .protocol.session import Request, Session, common_version
 from .stdio_socket import Data, StdioSocket
 
-ENTRIES_LIMIT = 1000
-PAGE_BYTES = 1 << 20
-"""A page of the longest names and targets still fits a frame, however JSON escapes it."""
 GREETING_LIMIT_S = 20.0
 IDLE_LIMIT_S = 600.0
 """Whoever asked has gone without a word: its host, or the network between, is down."""
@@ -113,6 +107,7 @@ class FilesLink:
         self._settings = settings
         self._root = settings.job_working_directory
         self._session = Session(messages.DATA_LIMIT_BYTES)
+        self._lister = listing.Lister(self._root)
 
     def run(self) -> None:
         """Answer until the other end closes or breaks the protocol."""
@@ -162,11 +157,11 @@ class FilesLink:
         if isinstance(message, messages.Put):
             return self._start_upload(message)
         if isinstance(message, messages.List):
-            return list_directory(self._root, message)
+            return self._lister.page(message)
         if isinstance(message, messages.Stat):
             with confinement.walk(self._root, message.tag, message.path) as found:
-                name = message.path.rstrip("/").rpartition("/")[2]
-                return messages.Stated(_entry(os.fsencode(name), found.status))
+                name = confinement.last_name(message.path)
+                return messages.Stated(listing.entry(name, found.status))
         return messages.Error("wrong_purpose", "This link is for files, not for jobs.")
 
     def _greet(self, hello: messages.Hello) -> object:
@@ -257,62 +252,8 @@ class FilesLink:
             self._socket.send(text)
 
 
-def list_directory(root: str, message: messages.List) -> messages.Listed:
-    """One page of a directory, in the order of its names' bytes."""
-    after = _name(message.after_b64)
-    limit = max(1, min(message.limit, ENTRIES_LIMIT))
-    with confinement.walk(root, message.tag, message.path) as found:
-        handle = _open(found, as_directory=True)
+def _open(found: confinement.Found) -> int:
     try:
-        with os.scandir(handle) as scan:
-            names = (os.fsencode(entry.name) for entry in scan)
-            page = heapq.nsmallest(limit + 1, (name for name in names if name > after))
-        entries: list[messages.Entry] = []
-        size = 0
-        for name in page[:limit]:
-            entry = _lstat(handle, name)
-            if entry is None:
-                continue  # removed meanwhile
-            size += 2 * len(name) + len(entry.target)
-            if entries and size > PAGE_BYTES // 4:
-                return messages.Listed(tuple(entries), is_complete=False)
-            entries.append(entry)
-    finally:
-        os.close(handle)
-    return messages.Listed(tuple(entries), is_complete=len(page) <= limit)
-
-
-def _open(found: confinement.Found, as_directory: bool = False) -> int:
-    try:
-        return found.open_directory() if as_directory else found.open_file()
+        return found.open_file()
     except OSError as error:
-        raise errors.PathRefused(f"It can't be opened: {error.strerror}.") from None
-
-
-def _name(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise errors.InvalidRequest("after_b64 is not base64.") from None
-
-
-def _lstat(directory: int, name: bytes) -> Optional[messages.Entry]:
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        is_link = stat.S_ISLNK(status.st_mode)
-        target = os.readlink(name, dir_fd=directory) if is_link else b""
-    except OSError:
-        return None
-    return _entry(name, status, target)
-
-
-def _entry(name: bytes, status: os.stat_result, target: bytes = b"") -> messages.Entry:
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
-    return messages.Entry(
-        name=name.decode("utf-8", "replace"),
-        name_b64=base64.b64encode(name).decode("ascii"),
-        type=kinds.get(stat.S_IFMT(status.st_mode), "other"),
-        size_bytes=status.st_size,
-        mtime=status.st_mtime,
-        target=target.decode("utf-8", "replace"),
-    )
+        raise errors.PathRefused(f"{found.shown} can't be opened: {error.strerror}.") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -78,6 +79,46 @@ def test_a_field_of_another_type_is_refused_or_legal(
         assert name in str(error)
     else:
         assert codec.decode(codec.encode(again)) == again
+
+
+ENTRY = messages.Entry("n", "bg==", "file", 5, 1.5, "t")
+
+
+@given(st.sampled_from([field.name for field in dataclasses.fields(ENTRY)]), samples.JSON_VALUE)
+@settings(max_examples=500)
+def test_the_quick_reader_takes_and_refuses_what_the_exact_one_does(
+    name: str, value: object
+) -> None:
+    frame = json.loads(codec.encode(codec.Envelope(messages.Listed((ENTRY, ENTRY), True))))
+    frame["body"]["entries"][1][name] = value
+    kind = type(getattr(ENTRY, name))
+    is_legal = type(value) in ((int, float) if kind is float else (kind,))
+    try:
+        decoded = codec.decode(json.dumps(frame)).message
+    except MalformedFrame as error:
+        assert not is_legal
+        assert f"entries.{name}" in str(error)
+    else:
+        assert is_legal
+        assert decoded.entries == (ENTRY, dataclasses.replace(ENTRY, **{name: value}))
+        assert type(getattr(decoded.entries[1], name)) is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size_bytes", 1 << 63), ("size_bytes", True), ("mtime", 1e301), ("mtime", "1")],
+)
+def test_the_quick_reader_keeps_the_bounds(name: str, value: object) -> None:
+    entry = {**dataclasses.asdict(ENTRY), name: value}
+    body = json.dumps({"entries": [entry], "is_complete": True})
+    with pytest.raises(MalformedFrame, match=name):
+        codec.decode(f'{{"v":1,"type":"listed","body":{body}}}')
+
+
+def test_what_is_no_part_of_a_message_is_not_encoded() -> None:
+    event = messages.Event("o", 1, "t", 0, "running", 0.0, {"odd": SimpleNamespace(a=1)})
+    with pytest.raises(TypeError, match="SimpleNamespace"):
+        codec.encode(codec.Envelope(event))
 
 
 def test_unknown_fields_are_ignored() -> None:
