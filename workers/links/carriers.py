@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 READ_BYTES = 256 << 10
 STDERR_BYTES = 8 << 10
+CLEAN_UP_LIMIT_S = 3.0
+"""For a command that was hung up."""
 REAP_LIMIT_S = 10.0
 """A process that waits for a dead file server outlives SIGKILL for as long as it waits."""
 LOGIN_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -45,6 +47,9 @@ class Channel(Protocol):
         """Whether a `recv` would find something at once."""
 
     def stderr_tail(self) -> str: ...
+    def hang_up(self) -> None:
+        """As `abort`, but the command may put its things in order before it ends."""
+
     def abort(self) -> None: ...
     def close(self) -> None: ...
 
@@ -145,6 +150,7 @@ class LocalChannel:
         self._read_ahead = b""
         self._closing = threading.Lock()
         self._is_closed = False
+        self._is_hung_up = False
         self._stderr: deque[bytes] = deque(maxlen=64)
         self._drain = threading.Thread(
             target=self._drain_stderr, name=f"stderr-{process.pid}", daemon=True
@@ -196,16 +202,23 @@ class LocalChannel:
         tail = b"".join(list(self._stderr))[-STDERR_BYTES:]
         return tail.decode("utf-8", "replace").strip()
 
+    def hang_up(self) -> None:
+        with self._closing:
+            self._is_hung_up = True
+            if not self._is_closed:
+                self._shut_down()
+
     def abort(self) -> None:
         with self._closing:
-            if self._is_closed:
-                return
-            with contextlib.suppress(OSError):  # the other end may have gone first
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._kill()
+            if not self._is_closed:
+                self._shut_down()
+                self._kill()
 
     def close(self) -> None:
         """Kill the command with its group, reap it, free everything. Idempotent."""
+        if self._is_hung_up:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLEAN_UP_LIMIT_S)
         self.abort()
         with self._closing:
             if self._is_closed:
@@ -217,6 +230,10 @@ class LocalChannel:
             logger.warning("channel.not_reaped", extra={"pid": self._process.pid})
         self._socket.close()
         self._drain.join(0.5)
+
+    def _shut_down(self) -> None:
+        with contextlib.suppress(OSError):  # the other end may have gone first
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _kill(self) -> None:
         # The process is not reaped before `close`, so its number can't be anyone else's.

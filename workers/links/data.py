@@ -32,6 +32,8 @@ class DataLink:
         self._channel = channel
         self._is_free = False
         self._is_ended = False
+        self._is_writing = False
+        """Whether the client has a file to remove if it does not come whole."""
         self._ends_at = ends_at
         self._session = session.Session(messages.DATA_LIMIT_BYTES)
         self._frames = frames.Frames(channel, messages.DATA_LIMIT_BYTES, self._left_s())
@@ -46,12 +48,17 @@ class DataLink:
 
     def close(self) -> None:
         self._is_ended = True
+        if self._is_writing:
+            self._channel.hang_up()
         self._channel.close()
 
     def abort(self) -> None:
         """End it at once, from any thread: whoever waits on it is told that it is closed."""
         self._is_ended = True
-        self._channel.abort()
+        if self._is_writing:
+            self._channel.hang_up()
+        else:
+            self._channel.abort()
 
     def extend(self, ends_at: float) -> None:
         """Let the next waits end at `ends_at`."""
@@ -60,6 +67,7 @@ class DataLink:
     def ask(self, message: Any) -> Any:
         """Send a request and return its reply. Raises LinkClosed, NoAnswer."""
         self._is_free = False
+        self._is_writing = self._is_writing or isinstance(message, messages.Put)
         with self._told("The client did not answer in time."):
             request_id = self._session.request(message, self._left_s())
             for text in self._session.texts_to_send():
@@ -67,6 +75,7 @@ class DataLink:
                 self._frames.send(text, websocket.ABNF.OPCODE_TEXT)
             reply = self._reply_to(request_id)
             self._is_free = not isinstance(reply, BEFORE_BYTES)
+            self._is_writing = isinstance(reply, messages.Ready)
             return reply
 
     def read_stream(self, limit_bytes: int) -> bytes:

@@ -151,6 +151,10 @@ class SshChannel:
         tail = pipe.tail() if isinstance(pipe, TailPipe) else b""
         return tail.decode("utf-8", "replace").strip()
 
+    def hang_up(self) -> None:
+        """End the session; sshd lets a command without a terminal go on until it notices."""
+        self.abort()
+
     def abort(self) -> None:
         """Wake readers and senders at once; the end of a channel alone is told to the server."""
         if self._is_control:

@@ -5,131 +5,26 @@ from __future__ import annotations
 import base64
 import os
 import signal
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from pytest_django import Settings
 
-from controller import crypto, errors, publish
-from controller.models import HpcCluster, HpcJob, LoginAttempt, LoginState
+from controller import crypto
+from controller.models import HpcCluster, LoginAttempt, LoginState
 from controller.services import clusters, host_keys
 from controller.services import files as file_services
-from ops import processes, services, sshd
+from ops import processes
 from tests import stack as stacks
 from tests.integration.controller.test_concurrency import at_once
-from workers.links import bridge, client_archive, upload
 from workers.operations import data_links, files
 
+from .places import PASSWORD, Place
 from .site import Site
 
-PASSWORD = "first password"
 
-
-@pytest.fixture(scope="module")
-def stack(django_db_blocker: Any) -> Iterator[stacks.Stack]:
-    """Database and Redis for the whole module; no worker holds a link here."""
-    with tempfile.TemporaryDirectory(prefix="hpc-t-", dir="/tmp") as place:
-        directory = Path(place)
-        redis = services.Redis(directory / "redis", with_port=True)
-        redis.start()
-        try:
-            url = f"sqlite:///{directory}/db.sqlite3"
-            with django_db_blocker.unblock(), stacks.running(directory, redis, url) as made:
-                yield made
-        finally:
-            redis.stop()
-
-
-class Place:
-    """One account with a client, one server that nobody else uses, and a job that left a file."""
-
-    def __init__(self, site: Site, server: sshd.Sshd, account: sshd.Account, **fields: Any) -> None:
-        self.site = site
-        self.server = server
-        self.account = account
-        self.cluster: HpcCluster = clusters.register(
-            **{
-                "name": account.name,
-                "host_name": server.address,
-                "port": server.port,
-                "carrier": "ssh",
-                "username": account.name,
-                "key": site.key.read_text(),
-                "client_path": str(account.home / "client"),
-                "python": "/usr/bin/python3",
-                **fields,
-            }
-        )
-        shown = [(pin.key_type, pin.fingerprint, server.address) for pin in site.pins()]
-        host_keys.record(self.cluster.pk, shown)
-        host_keys.confirm(self.cluster, [key.pk for key in self.cluster.host_keys.all()])
-        self.job = HpcJob.objects.create(cluster=self.cluster, attempt=1)
-        self._make_files()
-
-    def _make_files(self) -> None:
-        directory = self.account.home / "client" / "jobs" / self.job.tag
-        directory.mkdir(parents=True)
-        (directory / "stdout.log").write_text("hello\n")
-        self.site.give(self.account, self.account.home)
-
-    def read(self) -> bytes:
-        return base64.b64decode(files.read(self.job.pk, "stdout.log", 0, 100)["data_b64"])
-
-    def refusal(self) -> errors.HpcError:
-        """What a portal hears of a question that fails."""
-        with pytest.raises(errors.HpcError) as caught:
-            publish._unpacked(files.answer(lambda: {"read": self.read()}))
-        return caught.value
-
-    @property
-    def logins(self) -> tuple[int, int]:
-        """Counted here, and by the server."""
-        accepted = self.server.log.count("Accepted publickey")
-        return LoginAttempt.objects.filter(cluster=self.cluster).count(), accepted
-
-    def sessions(self) -> list[int]:
-        """The server's processes for those who are logged in."""
-        assert self.server.child is not None
-        return sshd.family(self.server)[1:]
-
-    def clients(self) -> list[int]:
-        """The processes that serve files."""
-        words = f"\0files\0test.{self.cluster.pk}\0".encode()
-        return [
-            pid for pid in self.sessions() if words in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
-
-    def cut(self) -> None:
-        """End each session on the server's side, as an admin does."""
-        for pid in self.sessions():
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def home(site: Site, archive: client_archive.Archive) -> sshd.Account:
-    """An account with a client in its home directory."""
-    account = site.add_account("files-user", password=PASSWORD)
-    with site.carrier(site.server(), account.name) as carrier:
-        upload.put(carrier, bridge.Installation(str(account.home / "client")), archive)
-    return account
-
-
-@pytest.fixture
-def make(stack: stacks.Stack, site: Site, home: sshd.Account) -> Iterator[Callable[..., Place]]:
-    def one(options: dict[str, str] | None = None, **fields: Any) -> Place:
-        return Place(site, site.new_server(options), home, **fields)
-
-    yield one
-    files.close()
-    HpcJob.objects.all().delete()
-    HpcCluster.objects.all().delete()
-
-
-def test_twenty_questions_cost_one_login(make: Callable[..., Place]) -> None:
-    place = make()
+def test_twenty_questions_cost_one_login(make_place: Callable[..., Place]) -> None:
+    place = make_place()
     for _ in range(10):
         assert place.read() == b"hello\n"
         assert files.stat(place.job.pk, "stdout.log")["size_bytes"] == 6
@@ -139,16 +34,16 @@ def test_twenty_questions_cost_one_login(make: Callable[..., Place]) -> None:
 
 @pytest.mark.parametrize(("sessions", "questions"), [(10, 12), (1, 4)])
 def test_many_at_once_share_one_login(
-    make: Callable[..., Place], settings: Settings, sessions: int, questions: int
+    make_place: Callable[..., Place], settings: Settings, sessions: int, questions: int
 ) -> None:
     settings.HPC_FILES_PARALLEL = 12
-    place = make({"MaxSessions": str(sessions)})
+    place = make_place({"MaxSessions": str(sessions)})
     assert at_once(*[place.read] * questions) == [b"hello\n"] * questions
     assert place.logins == (1, 1)
 
 
-def test_connection_that_ended_meanwhile_is_made_anew(make: Callable[..., Place]) -> None:
-    place = make()
+def test_connection_that_ended_meanwhile_is_made_anew(make_place: Callable[..., Place]) -> None:
+    place = make_place()
     place.read()
     place.cut()
     assert place.read() == b"hello\n"
@@ -156,9 +51,9 @@ def test_connection_that_ended_meanwhile_is_made_anew(make: Callable[..., Place]
 
 
 def test_question_whose_connection_dies_under_it_is_asked_once_more(
-    make: Callable[..., Place],
+    make_place: Callable[..., Place],
 ) -> None:
-    place = make()
+    place = make_place()
     place.read()
     for pid in place.sessions():
         os.kill(pid, signal.SIGSTOP)
@@ -171,8 +66,10 @@ def test_question_whose_connection_dies_under_it_is_asked_once_more(
     assert place.logins == (2, 2)
 
 
-def test_client_that_was_ended_on_the_cluster_is_started_anew(make: Callable[..., Place]) -> None:
-    place = make()
+def test_client_that_was_ended_on_the_cluster_is_started_anew(
+    make_place: Callable[..., Place],
+) -> None:
+    place = make_place()
     place.read()
     (client,) = place.clients()
     os.kill(client, signal.SIGKILL)
@@ -181,9 +78,11 @@ def test_client_that_was_ended_on_the_cluster_is_started_anew(make: Callable[...
     assert place.logins == (1, 1)
 
 
-def test_idle_connection_is_logged_out(make: Callable[..., Place], settings: Settings) -> None:
+def test_idle_connection_is_logged_out(
+    make_place: Callable[..., Place], settings: Settings
+) -> None:
     settings.HPC_DATA_IDLE_S = 0.2
-    place = make()
+    place = make_place()
     place.read()
     assert processes.wait_until(lambda: not place.sessions(), 10)
     assert data_links.connections.count() == 0
@@ -191,8 +90,8 @@ def test_idle_connection_is_logged_out(make: Callable[..., Place], settings: Set
     assert place.logins == (2, 2)
 
 
-def test_change_of_the_row_makes_a_new_connection(make: Callable[..., Place]) -> None:
-    place = make()
+def test_change_of_the_row_makes_a_new_connection(make_place: Callable[..., Place]) -> None:
+    place = make_place()
     place.read()
     place.cluster.password = PASSWORD
     place.cluster.key = ""
@@ -203,9 +102,9 @@ def test_change_of_the_row_makes_a_new_connection(make: Callable[..., Place]) ->
 
 
 def test_password_that_was_changed_there_is_refused_once_until_it_is_changed_here(
-    make: Callable[..., Place], site: Site
+    make_place: Callable[..., Place], site: Site
 ) -> None:
-    place = make(key="", password=PASSWORD)
+    place = make_place(key="", password=PASSWORD)
     place.read()
     site.accounts.change_password("files-user", "second password")
     place.cut()
@@ -225,10 +124,10 @@ def test_password_that_was_changed_there_is_refused_once_until_it_is_changed_her
 
 
 def test_ways_that_are_closed_are_told_apart(
-    make: Callable[..., Place], settings: Settings
+    make_place: Callable[..., Place], settings: Settings
 ) -> None:
     settings.HPC_LOGINS_PER_MINUTE = 1
-    place = make()
+    place = make_place()
     place.read()
     place.cut()
     problem = place.refusal()
@@ -246,14 +145,14 @@ def test_ways_that_are_closed_are_told_apart(
 
 
 def test_worker_that_stops_leaves_no_connection(
-    make: Callable[..., Place], stack: stacks.Stack
+    make_place: Callable[..., Place], files_stack: stacks.Stack
 ) -> None:
-    place = make()
-    worker = stack.start_worker(queues="files")
+    place = make_place()
+    worker = files_stack.start_worker(queues="files")
     assert file_services.read(place.job, "stdout.log", 0, 100) == b"hello\n"
     assert place.sessions()
-    stack.stop_worker(worker)
+    files_stack.stop_worker(worker)
     assert processes.wait_until(lambda: not place.sessions(), 2)
-    log = stack.log_of(1).read_text()
+    log = files_stack.log_of(1).read_text()
     assert "data.logged_out count=1" in log
     assert base64.b64encode(b"hello\n").decode() not in log
