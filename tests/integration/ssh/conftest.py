@@ -64,7 +64,7 @@ def files_stack(django_db_blocker: Any) -> Iterator[Any]:
             redis.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def files_account(site: Site, archive: client_archive.Archive) -> sshd.Account:
     """An account with a client in its home directory."""
     from . import places  # needs Django's models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 
 from controller import errors, publish
-from controller.models import HpcCluster, HpcJob, LoginAttempt
+from controller.models import FileTransfer, HpcCluster, HpcJob, LoginAttempt
+from controller.models.transfer import TransferState
 from controller.services import clusters, host_keys
-from ops import sshd
+from ops import processes, sshd
 from workers.operations import files
 
 from .site import Site
@@ -80,11 +82,30 @@ class Place:
     def clients(self) -> list[int]:
         """The processes that serve files."""
         words = f"\0files\0test.{self.cluster.pk}\0".encode()
-        return [
-            pid for pid in self.sessions() if words in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        return [pid for pid in self.sessions() if words in _command_of(pid)]
 
     def cut(self) -> None:
         """End each session on the server's side, as an admin does."""
         for pid in self.sessions():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its child, that went with it
+                os.kill(pid, signal.SIGKILL)
+
+    def put(self, name: str, content: bytes = b"", size_bytes: int = 0) -> None:
+        """A file of the job; of so many bytes, if that is said."""
+        path = self.directory / name
+        path.write_bytes(content)
+        if size_bytes:
+            os.truncate(path, size_bytes)
+        self.site.give(self.account, self.directory)
+
+    def wait_state(self, state: TransferState, count: int = 1) -> None:
+        """Wait until so many transfers have come to it."""
+        rows = FileTransfer.objects.filter(cluster=self.cluster, state=state)
+        assert processes.wait_until(lambda: rows.count() == count, 30.0), rows.values()
+
+
+def _command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
