@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
     """`0:07`, `12:30`, `3:05:00`; nothing that a person would wait for is longer than 100 hours."""
     if not seconds < LONGEST_S:
         return "100 h or more"
-    minutes, second = divmod(round(seconds), 60)
+    minutes, second = divmod(round(max(seconds, 0.0)), 60)  # a file that grew has negative rest
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
