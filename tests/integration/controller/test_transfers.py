@@ -334,9 +334,9 @@ def test_nobody_there_is_told_with_what_to_do(
 def test_a_cluster_that_does_not_open_the_file_is_told(
     play: Callable[[Part], Workers], job: HpcJob, settings: Settings
 ) -> None:
-    settings.HPC_TRANSFER_START_S = 2
+    settings.HPC_TRANSFER_START_S = 3
     play(lambda transfer, connection: watched(connection))
-    with pytest.raises(errors.Timeout, match="did not open the file within 2 s"):
+    with pytest.raises(errors.Timeout, match="did not open the file within 3 s"):
         files.download(job, "out")
     assert row().state == TransferState.FAILED
 
