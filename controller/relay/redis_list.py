@@ -18,6 +18,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -143,10 +144,11 @@ class RedisConnection:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._usage = connection.Usage(client.close)
+        # Threads of this connection alone: those of the loop are few, and all may wait.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="hpc-relay")
+        self._usage = connection.Usage(partial(_release, client, self._threads))
         self._is_peer_gone = False
         self._taken = 0
-        self._threads: ThreadPoolExecutor | None = None
         with redis_client.told():
             self._grant(CREDITS)
 
@@ -176,10 +178,14 @@ class RedisConnection:
                     raise connection.stalled(limit_s)
 
     async def asend(self, kind: Kind, payload: Bytes = b"") -> None:
-        await asyncio.get_running_loop().run_in_executor(self._pool(), self.send, kind, payload)
+        with self._usage:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, self.send, kind, payload)
 
     async def areceive(self, limit_s: float) -> Frame:
-        return await asyncio.get_running_loop().run_in_executor(self._pool(), self.receive, limit_s)
+        with self._usage:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self.receive, limit_s)
 
     def wait_gone(self, limit_s: float) -> bool:
         deadline = time.monotonic() + limit_s
@@ -193,8 +199,6 @@ class RedisConnection:
     def close(self) -> None:
         if not self._usage.end():
             return
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
         # In a thread: who closes may be an event loop, or the garbage collection in one.
         arguments = (self._client, self._keys, self._usage)
         thread = threading.Thread(target=_take_leave, args=arguments, name="hpc-relay-close")
@@ -242,12 +246,6 @@ class RedisConnection:
         line.expire(self._keys.peer_credits, _kept_s())
         line.execute()
 
-    def _pool(self) -> ThreadPoolExecutor:
-        """Threads of this connection alone: those of the loop are few, and all may wait."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(2, thread_name_prefix="hpc-relay")
-        return self._threads
-
 
 def _pop(client: redis.Redis, name: str, limit_s: float) -> bytes | None:
     found: Any = client.blpop([name], max(0.01, min(limit_s, POP_S)))  # 0 would be for ever
@@ -273,6 +271,11 @@ def _take_leave(client: redis.Redis, keys: Keys, usage: connection.Usage) -> Non
         _farewell(client, keys)
     finally:
         usage.leave()
+
+
+def _release(client: redis.Redis, threads: ThreadPoolExecutor) -> None:
+    threads.shutdown(wait=False)
+    client.close()
 
 
 def _farewell(client: redis.Redis, keys: Keys) -> None:
