@@ -8,7 +8,7 @@ DEV_LOCKS := requirements/dev.txt
 LOCK := $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test lock clean
+.PHONY: help demo run check test bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target words; do \
@@ -32,6 +32,12 @@ test: ## install what the tests need, run all tiers on private servers (minutes)
 	@ops/install-test-packages
 	@$(MAKE) --no-print-directory $(VENV)/for-dev
 	@exec $(VENV_PYTHON) -m ops.tiers
+
+bench: ## measure side by side with sbatch and scp: JSON=file ONLY=names QUICK=1 (minutes)
+	@ops/install-test-packages
+	@$(MAKE) --no-print-directory $(VENV)/for-run
+	@exec $(VENV_PYTHON) -m ops.bench $(if $(JSON),--json "$(JSON)") $(if $(ONLY),--only "$(ONLY)") \
+		$(if $(QUICK),--quick)
 
 lock: $(VENV)/for-dev ## write the locks from requirements/*.in (UPGRADE=1: with newer versions)
 	$(LOCK) --python-version 3.11 requirements/dev.in -o requirements/dev.txt

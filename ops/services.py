@@ -27,6 +27,7 @@ PORT_ATTEMPTS = 5
 SOCKET_PATH_LIMIT = 107
 POSTGRES_PLACES = ("/usr/lib/postgresql", "/usr/pgsql", "/usr/local/pgsql", "/usr/lib/psql")
 POSTGRES_USER = "postgres"
+NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 def find_redis_server() -> Path:
@@ -170,13 +171,16 @@ class Redis:
 
 
 class Postgres:
-    """A PostgreSQL cluster for tests: fast, and not durable.
+    """A PostgreSQL cluster for tests: fast, and not durable unless `is_durable`.
 
     It refuses to run as root, so there it runs as the user `postgres`, who then owns `directory`.
     """
 
-    def __init__(self, directory: Path, *, pause: processes.Pause = time.sleep) -> None:
+    def __init__(
+        self, directory: Path, *, is_durable: bool = False, pause: processes.Pause = time.sleep
+    ) -> None:
         self.directory = directory
+        self._is_durable = is_durable
         self.data = directory / "data"
         self.port = 0
         self.password = secrets.token_urlsafe(24)
@@ -259,9 +263,7 @@ class Postgres:
             "port": self.port,
             "unix_socket_directories": self.directory,
             "unix_socket_permissions": "0700",
-            "fsync": "off",
-            "synchronous_commit": "off",
-            "full_page_writes": "off",
+            **({} if self._is_durable else NOT_DURABLE),
             # Files in the data directory instead of /dev/shm, where a kill would leave them behind.
             "dynamic_shared_memory_type": "mmap",
             "max_connections": 200,
