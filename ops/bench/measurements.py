@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from controller.models import HpcCluster
 
-from . import clusters, ends, idle, submission
+from . import clusters, ends, idle, memory, pings, stalled, submission, transfers
 from .figures import Measured
 from .rig import Rig
 
@@ -22,8 +22,15 @@ class Measurement:
 
 MEASUREMENTS = (
     Measurement(("end_to_completed_s", "end_to_completed_p99_s"), ends.measure),
+    Measurement(("download_vs_scp", "download_vs_tcp"), transfers.downloads),
+    Measurement(("upload_vs_scp",), transfers.uploads),
+    Measurement(("list_10k_ms",), transfers.listing),
+    Measurement(("rss_growth_mib",), memory.measure),
+    Measurement(("ping_p99_ms",), pings.measure),
+    Measurement(("stalled_submit_change",), stalled.measure),
+    Measurement(("submit_1_vs_sbatch",), submission.measure_one),
+    Measurement(("submit_64_vs_sbatch",), submission.measure_many),
     Measurement(("idle_cpu_daemon", "idle_cpu_worker", "links_per_worker_rss_mib"), idle.measure),
-    Measurement(("submit_1_vs_sbatch", "submit_64_vs_sbatch"), submission.measure),
 )
 
 

@@ -22,6 +22,7 @@ SSHD_OPTIONS = {
     # 50 links log in within seconds of each other; OpenSSH's default drops some of more than 10.
     "MaxStartups": "200:30:400",
     "LogLevel": "INFO",
+    "Subsystem": "sftp internal-sftp",  # scp speaks SFTP since OpenSSH 9.0
 }
 PARTS = ("web", "worker", "files")
 

@@ -38,38 +38,47 @@ echo $(($(date +%s%N) - begun))
 """
 
 
-def measure(rig: Rig, cluster: HpcCluster) -> dict[str, Measured]:
-    """Jobs a second of one client and of many, each over that of the loop of the same round."""
-    rounds = rig.either(5, 1)
-    alone, all_ = rig.either(15, 3), rig.either(3 * CLIENTS, CLIENTS)
-    loops_1, ours_1, loops_64, ours_64 = [], [], [], []
-    with clients(cluster) as many:
-        many.submit(rig, CLIENTS)  # each client's first submission connects and imports
-        for _ in range(rounds):
-            loops_1.append(sbatch_rate(rig, alone))
-            ours_1.append(rate_of_one(rig, cluster, alone))
-            loops_64.append(sbatch_rate(rig, all_))
-            ours_64.append(many.submit(rig, all_))
+def measure_one(rig: Rig, cluster: HpcCluster) -> dict[str, Measured]:
+    """Jobs a second of one client that waits for each, over those of the loop."""
+    rounds, jobs = rig.either(5, 1), rig.either(20, 3)
+    rate_of_one(rig, cluster, 1)
+    loops, ours = [], []
+    for _ in range(rounds):
+        loops.append(sbatch_rate(rig, jobs))
+        ours.append(rate_of_one(rig, cluster, jobs))
     cancel_all(rig, cluster)
-    setting = f"HPC_SUBMIT_PARALLEL={rig.submit_parallel}"
     return {
         "submit_1_vs_sbatch": Measured(
-            figures.paired_ratio(ours_1, loops_1),
-            f"1 client, each job SUBMITTED before the next: {_rates(ours_1, loops_1)}; {setting}",
-        ),
-        "submit_64_vs_sbatch": Measured(
-            figures.paired_ratio(ours_64, loops_64),
-            f"{CLIENTS} clients (threads of {PROCESSES} processes that call services.jobs.submit),"
-            f" {all_} jobs a round until all are SUBMITTED: {_rates(ours_64, loops_64)};"
-            f" {setting}",
-        ),
+            figures.paired_ratio(ours, loops),
+            f"1 client, each job SUBMITTED before the next: {_rates(rig, ours, loops)}",
+        )
     }
 
 
-def _rates(ours: Sequence[float], loops: Sequence[float]) -> str:
+def measure_many(rig: Rig, cluster: HpcCluster) -> dict[str, Measured]:
+    """Jobs a second of many clients at once, over those of the loop."""
+    rounds, jobs = rig.either(5, 1), rig.either(3 * CLIENTS, CLIENTS)
+    loops, ours = [], []
+    with clients(cluster) as many:
+        many.submit(rig, jobs)  # each client's first submission connects and imports
+        for _ in range(rounds):
+            loops.append(sbatch_rate(rig, jobs))
+            ours.append(many.submit(rig, jobs))
+    cancel_all(rig, cluster)
+    return {
+        "submit_64_vs_sbatch": Measured(
+            figures.paired_ratio(ours, loops),
+            f"{CLIENTS} clients (threads of {PROCESSES} processes that call services.jobs.submit),"
+            f" {jobs} jobs a round until all are SUBMITTED: {_rates(rig, ours, loops)}",
+        )
+    }
+
+
+def _rates(rig: Rig, ours: Sequence[float], loops: Sequence[float]) -> str:
     return (
         f"{statistics.median(ours):.1f} jobs/s, a bare sbatch loop"
-        f" {statistics.median(loops):.1f} jobs/s, {len(ours)} rounds"
+        f" {statistics.median(loops):.1f} jobs/s, {len(ours)} rounds;"
+        f" HPC_SUBMIT_PARALLEL={rig.submit_parallel}"
     )
 
 

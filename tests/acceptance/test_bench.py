@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("submit_64_vs_sbatch", "end_to_completed_s")
+NAMES = ("submit_1_vs_sbatch", "end_to_completed_s", "download_vs_scp", "list_10k_ms")
 LIMIT_S = 200
 
 
@@ -39,5 +39,5 @@ def test_a_quick_run_measures_prints_and_leaves_nothing(
         assert figure["value"] > 0, figure
         assert figure["unit"]
         assert name in done.stdout
-    assert "HPC_SUBMIT_PARALLEL=4" in figures["submit_64_vs_sbatch"]["what"]
+    assert "HPC_SUBMIT_PARALLEL=4" in figures["submit_1_vs_sbatch"]["what"]
     assert not list(short_directory.iterdir())
