@@ -13,7 +13,12 @@ import pytest
 import websocket
 
 from cluster_client.protocol import messages
-from tests.integration.cluster_client_front.harness import Installation, Link, wait_until
+from tests.integration.cluster_client_front.harness import (
+    Bridge,
+    Installation,
+    Link,
+    wait_until,
+)
 
 TAG = "jaaaaaaaaaaaaaa"
 CHUNK_BYTES = 1 << 20
@@ -239,3 +244,59 @@ def test_a_ping_is_answered_in_the_middle_of_an_upload(link: Link) -> None:
     link.socket.ping("now")
     opcode, data = link.socket.recv_data(control_frame=True)
     assert (opcode, data) == (websocket.ABNF.OPCODE_PONG, b"now")
+
+
+# A disk that is full -----------------------------------------------------------------------------
+
+DISK_BYTES = 4 << 20
+
+
+@pytest.fixture
+def full_disk(installation: Installation, job: Path) -> Iterator[tuple[Link, Path]]:
+    """A link to a process whose job has a small tmpfs, and that as seen by us."""
+    rights = [] if os.getuid() == 0 else ["--map-root-user"]
+    mount = f'mount -t tmpfs -o size={DISK_BYTES} none "{job}/sub" && exec "$@"'
+    prefix = ["unshare", "--mount", *rights, "sh", "-c", mount, "sh"]
+    command = [*prefix, *installation.command("files", installation.key)]
+    with Bridge(command, installation.environment) as bridge:
+        link = Link(bridge, installation, "/files", messages.DATA_LIMIT_BYTES)
+        link.greet(purpose=messages.FILES)
+        yield link, Path(f"/proc/{bridge.process.pid}/root{job}/sub")
+
+
+def fill(disk: Path) -> None:
+    """Take the last byte."""
+    with (disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_file_that_can_not_fit_is_refused_before_it_is_sent(
+    full_disk: tuple[Link, Path],
+) -> None:
+    link, disk = full_disk
+    answer = refused(link.request(messages.Put("t", TAG, "sub/new", DISK_BYTES + 1)))
+    assert (answer.code, answer.transient) == ("no_space", True)
+    assert "sub/new" in answer.message
+    assert f"{DISK_BYTES + 1} bytes are needed" in answer.message
+    assert names(disk) == set()
+
+
+def test_a_disk_that_becomes_full_is_told_at_once_and_nothing_is_left(
+    full_disk: tuple[Link, Path],
+) -> None:
+    link, disk = full_disk
+    data = os.urandom(3 << 20)
+    assert isinstance(put(link, "sub/new", b"old"), messages.Stored)
+    link.request(messages.Put("t", TAG, "sub/new", len(data)))
+    fill(disk)
+    send(link, data)
+    end = link.wait_for(lambda message: isinstance(message, messages.End))
+    assert "ENOSPC" in end.problem
+    answer = refused(finish(link, data))
+    assert (answer.code, answer.message) == ("no_space", end.problem)
+    assert names(disk) == {"new", "filler"}
+    assert (disk / "new").read_bytes() == b"old"
+    (disk / "filler").unlink()
+    assert isinstance(put(link, "sub/new", data), messages.Stored)
+    assert (disk / "new").read_bytes() == data
