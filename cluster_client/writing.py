@@ -34,6 +34,8 @@ LEFT_AFTER_S = 86400.0
 LOOK_LIMIT = 10_000
 """Names of a directory that are looked at for such files."""
 NAMES_TRIED = 3
+SYNC_BYTES = 64 << 20
+"""Synced while more comes, so that the last sync, for which the other end waits, is a short one."""
 
 Data = Union[bytes, bytearray, memoryview]
 
@@ -50,6 +52,10 @@ class Upload:
         self._digest = hashlib.sha256()
         self._descriptor = -1
         self._hasher = ThreadPoolExecutor(1)
+        self._syncer = ThreadPoolExecutor(1)
+        self._syncing: Future[None] = Future()
+        self._syncing.set_result(None)
+        self._unsynced = 0
         with confinement.walk_to_place(root, message.tag, message.path) as place:
             self._shown = place.shown
             self._name = place.name
@@ -65,8 +71,18 @@ class Upload:
         self._replaced = self._look_at_place()
         remove_leftovers(self._directory)
         self._check_room()
-        with self._storing():
+        self._open_temporary()
+
+    def _open_temporary(self) -> None:
+        try:
             self._descriptor, self._temporary = _create(self._directory)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise errors.NotStored(self._shown, error) from None
+            raise errors.PathRefused(
+                f"{self._shown} can't be written: {error.strerror}. Choose a directory where "
+                "the cluster account may write."
+            ) from None
 
     def write(self, data: Data) -> None:
         """Add bytes. Raises NotStored, UploadDamaged for more than was announced."""
@@ -81,7 +97,17 @@ class Upload:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
+            self._sync_behind(len(data))
         hashed.result()
+
+    def _sync_behind(self, written: int) -> None:
+        """Have what was written so far synced while more comes; raises what the last time failed
+        with."""
+        self._unsynced += written
+        if self._unsynced >= SYNC_BYTES and self._syncing.done():
+            self._syncing.result()
+            self._unsynced = 0
+            self._syncing = self._syncer.submit(os.fdatasync, self._descriptor)
 
     def finish(self, message: messages.Finish) -> messages.Stored:
         """Put the file in its place. Raises UploadDamaged, NotStored, PathRefused; then no trace
@@ -97,6 +123,8 @@ class Upload:
 
     def abort(self) -> None:
         """Remove what there is, if it was not put in its place."""
+        self._hasher.shutdown()
+        self._syncer.shutdown()
         with contextlib.suppress(OSError):
             self._close()
         if self._temporary:
@@ -106,7 +134,6 @@ class Upload:
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1
-        self._hasher.shutdown()
 
     def _check(self, message: messages.Finish) -> None:
         wanted = self._size_bytes, message.sha256
@@ -125,6 +152,7 @@ class Upload:
             if self._replaced is not None:
                 mode = _take_group(self._descriptor, self._replaced)
             os.fchmod(self._descriptor, mode)
+            self._syncing.result()
             os.fsync(self._descriptor)
             etag = etag_of(os.fstat(self._descriptor))
             self._close()  # over NFS the quota may speak here only

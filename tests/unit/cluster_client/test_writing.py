@@ -124,3 +124,31 @@ def test_a_directory_of_a_leftovers_name_is_left_alone(job: Path) -> None:
     os.utime(directory, (0, 0))
     put(job)
     assert directory.is_dir()
+
+
+def test_what_fails_behind_is_told_in_front(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(writing, "SYNC_BYTES", 1)
+    monkeypatch.setattr(os, "fdatasync", fails)
+    upload = begin(job)
+    upload.write(DATA)
+    with pytest.raises(errors.NotStored, match="EDQUOT"):
+        upload.finish(FINISH)
+    assert list(job.iterdir()) == []
+
+
+def test_a_directory_without_the_right_to_write_is_refused(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refused(path: object, flags: int, *more: object, **options: object) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, flags, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(errors.PathRefused, match="may write"):
+        begin(job)
