@@ -57,9 +57,14 @@ def _quiet_log() -> Iterator[None]:
     levels = [handler.level for handler in handlers]
     for handler in handlers:
         handler.setLevel(max(handler.level, logging.ERROR))
+    # It has an application restarted that only lost Redis for a moment; we tell that ourselves.
+    celery = logging.getLogger("celery")
+    celery_level = celery.level
+    celery.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
+        celery.setLevel(celery_level)
         for handler, level in zip(handlers, levels, strict=True):
             handler.setLevel(level)
 

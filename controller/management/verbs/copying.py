@@ -17,6 +17,7 @@ from . import figures, names, saving, sending, tailing
 from .terminal import Bar, Cleaner, Console, WrongUsage
 
 STDOUT = "-"
+LEAST_RATED_BYTES = 1_000_000
 
 
 def get(console: Console, options: Namespace) -> int:
@@ -40,6 +41,11 @@ def get(console: Console, options: Namespace) -> int:
             file.keep(coming.sha256)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Stopped; nothing of {names.quoted(target)} was kept.") from None
+    except errors.TransferBroken as broken:
+        raise errors.TransferBroken(
+            f"{names.quoted(options.path)} of job {job.pk} did not come whole, and nothing"
+            f" of it was kept: {broken}"
+        ) from broken
     told = {
         "job": job.pk,
         **names.described(options.path),
@@ -69,6 +75,11 @@ def put(console: Console, options: Namespace) -> int:
         raise KeyboardInterrupt(
             f"Stopped; nothing of {names.quoted(options.file)} was stored."
         ) from None
+    except errors.TransferBroken as broken:
+        raise errors.TransferBroken(
+            f"{names.quoted(options.file)} did not reach job {job.pk} whole, and nothing of it was"
+            f" stored: {broken}"
+        ) from broken
     told = {
         "job": job.pk,
         **names.described(path),
@@ -110,6 +121,11 @@ def _pour_whole(console: Console, options: Namespace, *, is_raw: bool) -> None:
     except KeyboardInterrupt:
         shown = names.quoted(options.path)
         raise KeyboardInterrupt(f"Stopped; {shown} was not shown whole.") from None
+    except errors.TransferBroken as broken:
+        raise errors.TransferBroken(
+            f"{names.quoted(options.path)} of job {job.pk} did not come whole; what was written is"
+            f" not the file: {broken}"
+        ) from broken
 
 
 def _counted(
@@ -130,21 +146,30 @@ def _place(job: HpcJob, options: Namespace) -> str:
     name = "" if options.file == sending.STDIN else names.last_of(options.file)
     entry = None
     if path.strip("/."):
-        with suppress(errors.NotFound):
-            entry = files.stat(job, path)
+        entry = _found(job, path)
+    if entry is None and path.strip("/.") and path.endswith("/"):
+        raise errors.NotFound(
+            f"Job {job.pk} has no directory {names.quoted(path)}: name one that is there (see with"
+            f" hpc file ls {job.pk}), for nothing but the job makes directories."
+        )
     if not path.strip("/.") or path.endswith("/") or (entry and entry["type"] == "directory"):
         if not name:
             raise WrongUsage(
                 "What comes through stdin has no name: say PATH, with the file's name."
             )
-        path, entry = posixpath.join(path, name), None
-        with suppress(errors.NotFound):
-            entry = files.stat(job, path)
+        path = posixpath.join(path, name)
+        entry = _found(job, path)
     if entry is not None and not options.is_forced:
         raise errors.Refused(
             f"{names.quoted(path)} of job {job.pk} is there already: --force replaces it."
         )
     return path
+
+
+def _found(job: HpcJob, path: str) -> dict[str, Any] | None:
+    with suppress(errors.NotFound):
+        return files.stat(job, path)
+    return None
 
 
 def _tell_done(
@@ -154,11 +179,10 @@ def _tell_done(
         console.document({**told, "took_s": round(took_s, 3)})
     elif not options.is_quiet:
         size_bytes = told["size_bytes"]
-        rate = figures.size(size_bytes / max(took_s, 0.001))
-        console.line(
-            f"{where}: {figures.size(size_bytes)} in {took_s:.1f} s ({rate}/s),"
-            f" sha256 {told['sha256']}"
-        )
+        # Of little, the time is that of the way, and a rate says nothing.
+        rate = f" ({figures.size(size_bytes / took_s)}/s)" if size_bytes > LEAST_RATED_BYTES else ""
+        amount = f"{figures.size(size_bytes)} in {took_s:.1f} s{rate}"
+        console.line(f"{where}: {amount}, sha256 {told['sha256']}")
 
 
 def _is_bar_wanted(options: Namespace) -> bool:

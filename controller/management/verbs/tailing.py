@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from ... import conf, errors
 from ...models import HpcJob
 from ...services import files, jobs
-from . import names, waits
+from . import figures, names, waits
 from .saving import NotSaved
 from .terminal import Cleaner, Console
 
 BLOCK_BYTES = 64 << 10
+SEARCH_MOST_BYTES = 8 << 20
+"""Of the file's end, where its last lines are looked for: data without lines is not read whole."""
 POLL_S = 0.5
 IDLE_POLL_S = 1.0
 QUIET_POLLS = 2
@@ -66,17 +68,23 @@ def size_of(job: HpcJob, path: str) -> int:
 
 
 def start_of_last(
-    read: Callable[[int, int], bytes], size_bytes: int, lines: int, block_bytes: int = BLOCK_BYTES
+    read: Callable[[int, int], bytes],
+    size_bytes: int,
+    lines: int,
+    block_bytes: int = BLOCK_BYTES,
+    most_bytes: int = SEARCH_MOST_BYTES,
 ) -> int:
     """Where the last `lines` lines of a file begin; `read(offset, length)` gives its bytes.
 
-    Looks at it from its end, block by block. A last line without an end counts as one.
+    Looks at it from its end, block by block, `most_bytes` at most. A last line without an end
+    counts as one.
     """
     if lines <= 0:
         return size_bytes
     end, left = size_bytes, lines
-    while end > 0:
-        begin = max(0, end - block_bytes)
+    first = max(0, size_bytes - most_bytes)
+    while end > first:
+        begin = max(first, end - block_bytes)
         block = read(begin, end - begin)
         # The newline that ends the file ends its last line, and begins none.
         position = len(block) - 1 if end == size_bytes and block.endswith(b"\n") else len(block)
@@ -85,7 +93,7 @@ def start_of_last(
             if not left:
                 return begin + position + 1
         end = begin
-    return 0
+    return first
 
 
 class Tail:
@@ -103,6 +111,9 @@ class Tail:
         """The last lines as they stand now."""
         size_bytes = size_of(self._job, self._path)
         self._position = start_of_last(self._read, size_bytes, lines, self._block_bytes())
+        if self._position and size_bytes - self._position == SEARCH_MOST_BYTES:
+            amount = figures.size(SEARCH_MOST_BYTES)
+            self._console.note(f"The lines of {self._named()} are long: only its last {amount}.")
         self._show_until(size_bytes)
 
     def follow(self, lines: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from django.core.management import call_command
 
 from controller.models import HpcJob
 from tests.stack import CHECKOUT, Stack
+
+LIMIT_S = 120.0
+"""After which a process is killed, so that a test that waits for its words ends."""
 
 
 @dataclass
@@ -70,10 +74,13 @@ def started(
             **options,
         },
     )
+    too_late = threading.Timer(LIMIT_S, process.kill)
+    too_late.start()
     with process:
         try:
             yield process
         finally:
+            too_late.cancel()
             process.kill()
 
 

@@ -17,8 +17,6 @@ from tests.stack import Stack
 
 from .file_command import directory_of, hpc_file, started
 
-pytestmark = pytest.mark.database  # the shared stack is on the database under test
-
 NAMES = (
     b"-dash",
     b"a b",
@@ -72,8 +70,7 @@ def test_difficult_names_are_shown_harmless_and_stay_addressable(job: HpcJob) ->
     ]
     for name in NAMES:
         path = "hard/" + os.fsdecode(name)
-        assert hpc_file("tail", job.pk, path).data == b"content of " + name
-        assert json.loads(hpc_file("stat", job.pk, path, "--json").out)["type"] == "file"
+        assert hpc_file("cat", job.pk, path).data == b"content of " + name
 
 
 def test_json_is_one_document_with_exact_names(job: HpcJob) -> None:

@@ -2,12 +2,14 @@
 
 import io
 import itertools
+import time
 
 import pytest
 from django.core.management.base import OutputWrapper
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.management.verbs import figures, terminal
 from controller.management.verbs.terminal import Cleaner, Console, harmless
 
 HOSTILE = (
@@ -71,6 +73,52 @@ def test_a_bar_is_drawn_on_a_terminal_alone() -> None:
     assert plain.getvalue() == ""
     assert "[############............] 2 of 4, 0 s" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r")
+
+
+def test_a_bar_shows_that_a_transfer_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "TICK_S", 0.01)
+    monkeypatch.setattr(figures, "WINDOW_S", 0.4)
+    stream = Terminal()
+    console = Console(OutputWrapper(stream), OutputWrapper(stream))
+    deadline = time.monotonic() + 30
+    with console.bar() as bar:
+        bar.progress("a\x1b[2J file", 10**6, 4 * 10**6)
+        while "stalled" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "a file  [######..................]   25 %  1.00 MB of 4.00 MB  stalled" in (
+        stream.getvalue()
+    )
+    assert stream.getvalue().endswith(" \r")
+    assert max(len(line) for line in stream.getvalue().split("\r")) < 80
+
+
+def test_a_bar_that_nobody_wants_or_sees_is_not_drawn() -> None:
+    for stream, is_wanted in ((Terminal(), False), (io.StringIO(), True)):
+        console = Console(OutputWrapper(stream), OutputWrapper(stream))
+        with console.bar(is_wanted) as bar:
+            bar.progress("x", 1, None)
+            bar.show("y")
+        assert stream.getvalue() == ""
+
+
+def test_a_long_text_beside_a_bar_does_not_wrap() -> None:
+    stream = Terminal()
+    Console(OutputWrapper(stream), OutputWrapper(stream)).bar().show("x" * 300, 0.5)
+    assert len(stream.getvalue().strip("\r")) == 79
+
+
+def test_bytes_stay_as_they_are_on_a_terminal_only_on_request() -> None:
+    raw = io.BytesIO()
+
+    class Screen(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Screen(raw, encoding="utf-8")
+    console = Console(OutputWrapper(stream), OutputWrapper(io.StringIO()))
+    console.raw(b"\x1b[1mclean\n", Cleaner())
+    console.raw(b"\x1b[1mraw\n", None)
+    assert raw.getvalue() == b"clean\n\x1b[1mraw\n"
 
 
 def test_bytes_go_into_a_pipe_as_they_are() -> None:
