@@ -20,7 +20,8 @@ JOINED_BYTES = 16 << 10
 NO_MASK = bytes(4)
 """The masking key of bulk data, by which masked is as unmasked. RFC 6455 wants keys that nobody can
 foretell, so that a page in a browser can't have proxies take its bytes for HTTP; within an SSH
-channel there is neither. 1 GiB masked costs 11 s by websocket-client, and as much again there.
+channel there is neither. Measured for 1 GiB: 5.1 s of CPU here by websocket-client, 0.5 s by the C
+code of websockets, and 2.6 s there, where there is only its Python; with this key nothing at all.
 Source: https://www.rfc-editor.org/rfc/rfc6455#section-10.3"""
 SHORT = struct.Struct(">BB")
 MEDIUM = struct.Struct(">BBH")

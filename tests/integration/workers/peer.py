@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ class SocketChannel:
     def unread(self, data: bytes) -> None:
         self._ahead = data + self._ahead
 
+    def has_input(self) -> bool:
+        return bool(self._ahead or select.select([self._socket], [], [], 0)[0])
+
     def send(self, data: Any) -> int:
         self._socket.sendall(data)
         return len(data)
@@ -55,6 +59,9 @@ class SocketChannel:
 
     def stderr_tail(self) -> str:
         return ""
+
+    def hang_up(self) -> None:
+        self.abort()
 
     def abort(self) -> None:
         try:
