@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ... import errors
@@ -30,22 +31,8 @@ def get(console: Console, options: Namespace) -> int:
     job = jobs.load(options.job)
     target = saving.destination(options.destination, options.path, options.is_forced)
     begun_at = time.monotonic()
-    try:
-        with (
-            console.bar(_is_bar_wanted(options)) as bar,
-            files.download(job, os.fsencode(options.path)) as coming,
-            saving.new_file(target, options.is_forced, coming.size_bytes) as file,
-        ):
-            for piece in _counted(coming, coming.size_bytes, options.path, bar):
-                file.write(piece)
-            file.keep(coming.sha256)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Stopped; nothing of {names.quoted(target)} was kept.") from None
-    except errors.TransferBroken as broken:
-        raise errors.TransferBroken(
-            f"{names.quoted(options.path)} of job {job.pk} did not come whole, and nothing"
-            f" of it was kept: {broken}"
-        ) from broken
+    with console.bar(_is_bar_wanted(options)) as bar:
+        coming = _fetch(job, options, target, bar)
     told = {
         "job": job.pk,
         **names.described(options.path),
@@ -58,6 +45,27 @@ def get(console: Console, options: Namespace) -> int:
     }
     _tell_done(console, options, told, names.quoted(target), time.monotonic() - begun_at)
     return 0
+
+
+def _fetch(job: HpcJob, options: Namespace, target: Path, bar: Bar) -> files.Download:
+    """The file at `target`, whole, or an error and nothing."""
+    shown = names.quoted(options.path)
+    bar.progress(shown, 0, None)  # until the cluster has told the size
+    try:
+        with (
+            files.download(job, os.fsencode(options.path)) as coming,
+            saving.new_file(target, options.is_forced, coming.size_bytes) as file,
+        ):
+            for piece in _counted(coming, coming.size_bytes, options.path, bar):
+                file.write(piece)
+            file.keep(coming.sha256)
+            return coming
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Stopped; nothing of {names.quoted(target)} was kept.") from None
+    except errors.TransferBroken as broken:
+        raise errors.TransferBroken(
+            f"{shown} of job {job.pk} did not come whole, and nothing of it was kept: {broken}"
+        ) from broken
 
 
 def put(console: Console, options: Namespace) -> int:

@@ -114,7 +114,9 @@ def progress(
     columns: int,
 ) -> str:
     """One line, never wider than `columns`: what matters least goes first where it is narrow."""
-    speed = [] if per_second is None else [f"{size(per_second)}/s" if per_second else "stalled"]
+    speed = []
+    if done_bytes and per_second is not None:
+        speed = [f"{size(per_second)}/s" if per_second else "stalled"]
     if size_bytes is None:
         amount = [size(done_bytes)]
         layouts = [[*amount, *speed, duration(elapsed_s)], [*amount, *speed], amount]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import signal
 import stat
@@ -193,9 +194,10 @@ def _exit(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _free_bytes(directory: Path) -> int:
+def _free_bytes(directory: Path) -> float:
     found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize
+    # Some file systems of the network tell nothing of their size.
+    return found.f_bavail * found.f_frsize if found.f_blocks else math.inf
 
 
 def _umask() -> int:

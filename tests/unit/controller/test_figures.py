@@ -76,6 +76,7 @@ def test_what_is_not_known_is_left_out() -> None:
     assert line(120, size_bytes=None).endswith(".tar  250 MB  10.0 MB/s  0:25")
     assert line(120, rate=None).endswith("250 MB of 1.00 GB")
     assert line(120, rate=0).endswith("250 MB of 1.00 GB  stalled")
+    assert figures.progress("x", 0, None, 0, 3, 80) == "x  0 bytes  0:03"
     assert figures.progress("empty", 0, 0, None, 0, 80).endswith("100 %  0 bytes of 0 bytes")
 
 
