@@ -20,6 +20,7 @@ import queue
 import select
 import struct
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Callable, Optional, Union
@@ -36,6 +37,9 @@ from .protocol import messages
 READ_BYTES = 1 << 18
 MESSAGES_WAITING = 4
 DELIVER_STEP_S = 0.25
+STALL_LIMIT_S = 600.0
+"""Of one write. Whoever does not read for so long is gone: its host, or the network between."""
+STALL_STEP_S = 5.0
 CLOSE_LIMIT_S = 2.0
 BUFFERS_AT_ONCE = 64
 PIPE_BYTES = 1 << 18
@@ -94,6 +98,7 @@ class StdioSocket:
         self._piled = 0
         self._written = 0
         self._is_writing = False
+        self._writing_since = 0.0
         self._is_over = False
         self._reader = threading.Thread(target=self._read, name="stdio-reader", daemon=True)
         self._reader.start()
@@ -160,6 +165,7 @@ class StdioSocket:
     def _read(self) -> None:
         try:
             while not self._is_over:
+                self._wait_for_input()
                 data = os.read(self._input, READ_BYTES)
                 with self._changed:
                     if data:
@@ -178,11 +184,19 @@ class StdioSocket:
                 if not data or self._is_ended:
                     return
         except OSError:
-            return  # the other end is gone
+            return  # the other end is gone, or as good as that
         finally:
             self.drop()
             self._is_read.set()
             self._on_gone()
+
+    def _wait_for_input(self) -> None:
+        poll = select.poll()
+        poll.register(self._input, select.POLLIN)
+        while not poll.poll(STALL_STEP_S * 1000):
+            since = self._writing_since
+            if since and time.monotonic() - since > STALL_LIMIT_S:
+                raise TimeoutError("the other end does not read")
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
@@ -270,7 +284,9 @@ class StdioSocket:
     def _write(self, buffers: list[Buffer]) -> None:
         left = deque(buffers)
         while left:
+            self._writing_since = time.monotonic()
             written = os.writev(self._output, left)
+            self._writing_since = 0.0
             while left and written >= len(left[0]):
                 written -= len(left.popleft())
             if written:

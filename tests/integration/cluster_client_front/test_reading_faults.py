@@ -116,6 +116,58 @@ def test_it_ends_though_nobody_takes_what_it_sends(installation: Installation, j
     assert link.bridge.process.wait(END_LIMIT_S) == 0
 
 
+CHANGED = """
+import os, runpy, sys, threading
+from pathlib import Path
+
+change, program, *arguments = sys.argv[1:]
+client = runpy.run_path(program, run_name="client")
+client["_load_package"]()
+from cluster_client import files, stdio_socket
+exec(change)
+sys.exit(client["main"](arguments))
+"""
+"""The client, with something in it changed."""
+
+HANGS = """
+files.CLEAN_UP_LIMIT_S = 1
+real = os.{name}
+
+def hangs(descriptor, data, *more):
+    if "{name}" == "write" and len(data) < 1 << 20:
+        return real(descriptor, data, *more)
+    Path({marker!r}).touch()
+    threading.Event().wait()
+
+os.{name} = hangs
+"""
+"""A call that never returns, in place of a mount that hangs: that would be the whole machine's."""
+
+
+@pytest.fixture
+def changed(installation: Installation, job: Path) -> Iterator[Callable[[str], Link]]:
+    bridges = []
+
+    def start(change: str) -> Link:
+        python, *words = installation.command("files", installation.key)
+        bridges.append(Bridge([python, "-c", CHANGED, change, *words], installation.environment))
+        link = Link(bridges[-1], installation, "/files", messages.DATA_LIMIT_BYTES)
+        link.greet(purpose=messages.FILES)
+        return link
+
+    yield start
+    for bridge in bridges:
+        bridge.close()
+
+
+def test_it_ends_when_the_other_end_reads_no_more_without_a_word(
+    changed: Callable[[str], Link],
+) -> None:
+    link = changed("stdio_socket.STALL_LIMIT_S = stdio_socket.STALL_STEP_S = 0.2")
+    link.request(messages.Open("t", 1, TAG, "big"))
+    assert link.bridge.process.wait(END_LIMIT_S) == 0
+
+
 def is_blocked(link: Link) -> bool:
     """True while it sleeps, and something waits that we don't read."""
     waiting = bytearray(4)
@@ -132,65 +184,25 @@ def test_it_ends_when_the_link_is_cut_in_the_middle(installation: Installation, 
     assert link.bridge.process.wait(END_LIMIT_S) == 0
 
 
-HANGING = """
-import os, runpy, sys, threading
-
-name, marker = sys.argv.pop(1), sys.argv.pop(1)
-real = getattr(os, name)
-
-def call(descriptor, data, *more):
-    if len(data) < 1 << 20 and name == "write":
-        return real(descriptor, data, *more)
-    sys.modules["cluster_client.files"].CLEAN_UP_LIMIT_S = 1
-    open(marker, "w").close()
-    threading.Event().wait()
-
-setattr(os, name, call)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-"""The client with a file server that does not answer: a call that never returns stands for it,
-since a mount that hangs would be the whole machine's."""
-
-
-@pytest.fixture
-def hanging(
-    installation: Installation, job: Path, tmp_path: Path
-) -> Iterator[Callable[[str], Link]]:
-    script = tmp_path / "hanging.py"
-    script.write_text(HANGING)
-    bridges = []
-
-    def start(name: str) -> Link:
-        python, client, *arguments = installation.command("files", installation.key)
-        words = [python, str(script), name, str(tmp_path / "hangs"), client, *arguments]
-        bridges.append(Bridge(words, installation.environment))
-        link = Link(bridges[-1], installation, "/files", messages.DATA_LIMIT_BYTES)
-        link.greet(purpose=messages.FILES)
-        return link
-
-    yield start
-    for bridge in bridges:
-        bridge.close()
-
-
-def test_it_ends_though_a_read_hangs(hanging: Callable[[str], Link], tmp_path: Path) -> None:
-    link = hanging("preadv")
+def test_it_ends_though_a_read_hangs(changed: Callable[[str], Link], tmp_path: Path) -> None:
+    marker = tmp_path / "hangs"
+    link = changed(HANGS.format(name="preadv", marker=str(marker)))
     link.request(messages.Open("t", 1, TAG, "big"))
-    wait_until((tmp_path / "hangs").exists)
+    wait_until(marker.exists)
     link.bridge.socket.close()
     assert link.bridge.process.wait(END_LIMIT_S) == 0
 
 
 def test_it_ends_though_a_write_hangs_and_more_waits(
-    hanging: Callable[[str], Link], tmp_path: Path
+    changed: Callable[[str], Link], tmp_path: Path
 ) -> None:
-    link = hanging("write")
+    marker = tmp_path / "hangs"
+    link = changed(HANGS.format(name="write", marker=str(marker)))
     link.request(messages.Put("t", TAG, "new", 64 << 20))
     link.socket.settimeout(1)
     with contextlib.suppress(websocket.WebSocketTimeoutException):
         for _ in range(64):
             link.socket.send_binary(bytes(1 << 20))
-    assert (tmp_path / "hangs").exists()
+    assert marker.exists()
     link.bridge.socket.close()
     assert link.bridge.process.wait(END_LIMIT_S) == 0
