@@ -136,7 +136,14 @@ def of_file(
     place: HpcJob | HpcCluster, path: files.Path, *, owner: Any = None
 ) -> RemoteFileResponse:
     """The file at `path`; waits until it is known to be readable, or raises why not."""
-    return RemoteFileResponse(files.download(place, path, owner=owner))
+    download = files.download(place, path, owner=owner)
+    response = RemoteFileResponse(download)
+    if not download.size_bytes:
+        # Whoever has the headers of an empty file has all of it, and goes: hear its end before.
+        for piece in download:
+            raise errors.TransferBroken(f"{len(piece)} bytes came of an empty file.")
+        response.drop_content()
+    return response
 
 
 def status_of(problem: errors.HpcError) -> int:
