@@ -82,7 +82,8 @@ def list_directory(job_id: int, path: str, after_b64: str, limit: int) -> dict[s
     def question(tag: str, link: data.DataLink) -> dict[str, Any]:
         listed = told.answered(link.ask(messages.List(tag, path, after_b64, limit)))
         return {
-            "entries": [dataclasses.asdict(entry) for entry in listed.entries],
+            # They come by the thousand, and asdict takes some 6 us for each.
+            "entries": [vars(entry) for entry in listed.entries],
             "is_complete": listed.is_complete,
         }
 

@@ -143,7 +143,7 @@ def traps(job: Path) -> Path:
 
 
 @given(PATHS)
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_path_leads_inside_or_is_refused(traps: Path, path: str) -> None:
     try:
         with confinement.walk(str(traps.parent), TAG, path) as found:
@@ -154,7 +154,7 @@ def test_any_path_leads_inside_or_is_refused(traps: Path, path: str) -> None:
 
 
 @given(PATHS, st.binary(max_size=3))
-@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_path_is_written_inside_or_refused(traps: Path, path: str, data: bytes) -> None:
     outside = traps.parent.parent / "outside"
     before = everything(outside)
