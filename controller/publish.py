@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import kombu.exceptions
 import redis.exceptions
 from django.db import transaction
 
-from . import errors
+from . import errors, senders
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,9 @@ ANSWER_ERRORS: dict[str, type[errors.HpcError]] = {
 
 _import_lock = threading.Lock()
 _is_imported = False
+_gathering = threading.Lock()
+_gathered: dict[int, list[int]] = {}
+"""By cluster, while one of its nudges is being sent: the jobs whose nudges wait meanwhile."""
 _pause_lock = threading.Lock()
 _paused_until = 0.0
 
@@ -109,8 +113,11 @@ def cluster_queue(cluster_id: int) -> str:
 
 
 def submit_job(cluster_id: int, job_id: int) -> None:
-    """Nudge: the job waits to be submitted."""
-    _nudge(SUBMIT_JOB, job_id, cluster_queue(cluster_id))
+    """Nudge: the job waits to be submitted.
+
+    Those of one cluster that come while one is being sent go together, as one drain_cluster.
+    """
+    transaction.on_commit(lambda: _gather(cluster_id, job_id), robust=True)
 
 
 def cancel_job(cluster_id: int, job_id: int) -> None:
@@ -190,7 +197,9 @@ def start_transfer(name: str, transfer_id: str, token: str, expires_s: float) ->
     failure = "it was tried a moment ago"
     if time.monotonic() >= _paused_until:
         _import_transport()
-        failure = _bounded(lambda: send(name, args=[transfer_id, token], **options))
+        failure = senders.bounded(
+            lambda: send(name, args=[transfer_id, token], **options), SEND_LIMIT_S
+        )
         if not failure:
             return
         _pause()
@@ -223,36 +232,72 @@ def _nudge(name: str, identifier: int, queue: str) -> None:
     transaction.on_commit(lambda: _send(name, identifier, queue), robust=True)
 
 
+def _gather(cluster_id: int, job_id: int) -> None:
+    """Send the nudge, unless somebody of this process is at it: he sends for us as well."""
+    send = celery.current_app.send_task  # the caller's app, as in _send
+    with _gathering:
+        if cluster_id in _gathered:
+            _gathered[cluster_id].append(job_id)
+            return
+        _gathered[cluster_id] = []
+    try:
+        _send(SUBMIT_JOB, job_id, cluster_queue(cluster_id))
+    finally:
+        if job_ids := _take_gathered(cluster_id):
+            senders.soon(lambda: _send_gathered(send, cluster_id, job_ids))
+
+
+def _take_gathered(cluster_id: int) -> list[int]:
+    """The jobs that wait for a nudge; where there are none, the next one sends by itself."""
+    with _gathering:
+        job_ids = _gathered.pop(cluster_id, [])
+        if job_ids:
+            _gathered[cluster_id] = []
+        return job_ids
+
+
+def _send_gathered(send: Callable[..., object], cluster_id: int, job_ids: list[int]) -> None:
+    """On a thread that nobody waits for: one nudge for all, and again for those that come."""
+    queue = cluster_queue(cluster_id)
+    while job_ids:
+        is_one = len(job_ids) == 1
+        name, identifier = (SUBMIT_JOB, job_ids[0]) if is_one else (DRAIN_CLUSTER, cluster_id)
+        if time.monotonic() >= _paused_until:
+            try:
+                send(name, args=[identifier], queue=queue, ignore_result=True)
+            except Exception as error:  # noqa: BLE001  # as any nudge that fails
+                _failed(name, identifier, senders.first_line(error))
+        job_ids = _take_gathered(cluster_id)
+
+
 def _send(name: str, identifier: int, queue: str) -> None:
     if time.monotonic() < _paused_until:
         return
     send = celery.current_app.send_task  # the caller's app: current_app is a matter of the thread
     _import_transport()
-    failure = _bounded(lambda: send(name, args=[identifier], queue=queue, ignore_result=True))
+    failure = senders.bounded(
+        lambda: send(name, args=[identifier], queue=queue, ignore_result=True), SEND_LIMIT_S
+    )
     if failure:
-        _pause()
-        logger.warning(
-            "nudge not sent, the sweep will do it",
-            extra={"task": name, "id": identifier, "reason": failure},
-        )
+        _failed(name, identifier, failure)
 
 
-def _bounded(send: Callable[[], object]) -> str:
-    """Run `send` on a thread for at most SEND_LIMIT_S; returns why it failed, or ""."""
-    failures: list[str] = []
+def _failed(name: str, identifier: int, reason: str) -> None:
+    _pause()
+    logger.warning(
+        "nudge not sent, the sweep will do it",
+        extra={"task": name, "id": identifier, "reason": reason},
+    )
 
-    def run() -> None:
-        try:
-            send()
-        except Exception as error:  # noqa: BLE001  # a nudge never breaks its caller
-            failures.append(_first_line(error))
 
-    thread = threading.Thread(target=run, name="hpc-nudge", daemon=True)
-    thread.start()
-    thread.join(SEND_LIMIT_S)
-    if thread.is_alive():
-        return f"no answer of the broker in {SEND_LIMIT_S:g} s"
-    return failures[0] if failures else ""
+def _begin_anew() -> None:
+    """In the child of a fork, which has none of its parent's threads."""
+    global _gathering  # noqa: PLW0603  # its holder is not there to let go of it
+    _gathering = threading.Lock()
+    _gathered.clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _import_transport() -> None:
@@ -268,7 +313,7 @@ def _import_transport() -> None:
             parts = (transport, app.amqp, app.backend, app.events.Dispatcher)
             logger.debug("ready to send nudges", extra={"parts": len(parts)})
         except Exception as error:  # noqa: BLE001  # the sending will fail of it, and says so
-            logger.debug("sending can't be made ready", extra={"reason": _first_line(error)})
+            logger.debug("sending can't be made ready", extra={"reason": senders.first_line(error)})
 
 
 def _pause() -> None:
@@ -280,8 +325,4 @@ def _pause() -> None:
 def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return senders.first_line(error)

@@ -93,7 +93,7 @@ def programs(web_port: int, flower_port: int) -> list[Program]:
     worker = (*celery, "worker", "-P", "threads", "-E", "--loglevel", "INFO")
     return [
         Program("web", ("uvicorn", "controller.project.asgi:application", *GRACE), web_port),
-        Program("worker", (*worker, "-Q", "hpc", "-n", f"hpc-{os.getpid()}@%h")),
+        Program("worker", (*worker, "-Q", "hpc", "-c", "12", "-n", f"hpc-{os.getpid()}@%h")),
         Program("files", (*worker, "-Q", "files", "-n", f"files-{os.getpid()}@%h")),
         Program("flower", (*celery, "flower", "--conf=ops/flowerconfig.py"), flower_port),
     ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from typing import Any
 
 import celery.exceptions
@@ -50,6 +51,10 @@ DEFAULTS: dict[str, Any] = {
     "accept_content": ["json"],
     "result_expires": 600,
     "worker_send_task_events": True,
+    # Celery closes a task's database connections before and after it, so that each task connects
+    # anew; ours are kept, and checked as Django does around a request (_tidy_database).
+    # Source: DjangoWorkerFixup.close_database in celery/fixups/django.py of 5.7.0
+    "CELERY_DB_REUSE_MAX": sys.maxsize,
 }
 """What an app may set otherwise."""
 
@@ -63,6 +68,8 @@ def install(app: Celery) -> None:
     app.steps["worker"].add("workers.bootstep:DataStep")
     app.steps["consumer"].add("workers.bootstep:QueuesStep")
     signals.celeryd_init.connect(_prepare, dispatch_uid="workers.install.prepare", weak=False)
+    for signal in (signals.task_prerun, signals.task_postrun):
+        signal.connect(_tidy_database, dispatch_uid="workers.install.tidy_database", weak=False)
     offer_ssh()
 
 
@@ -80,6 +87,15 @@ def _open_ssh(cluster: Any) -> tuple[Any, Any]:
             " requirements/workers.txt."
         ) from missing
     return reach.open_for_controller(cluster)
+
+
+def _tidy_database(sender: Any = None, **_: Any) -> None:
+    """Let go of this thread's connections that are broken or older than CONN_MAX_AGE."""
+    if getattr(getattr(sender, "request", None), "is_eager", False):
+        return  # within a request, whose own they are
+    from django import db  # needs Django's settings, which a worker has when a task runs
+
+    db.close_old_connections()
 
 
 def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:

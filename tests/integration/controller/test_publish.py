@@ -25,7 +25,7 @@ from controller import errors, publish
 from controller.models import HpcCluster, HpcJob
 from controller.project.celery import app as project_app
 from controller.services import clusters, files, jobs
-from ops import services
+from ops import processes, services
 
 from .conftest import SCRIPT
 
@@ -103,6 +103,44 @@ def test_a_nudge_is_an_id_on_the_clusters_queue(cluster: HpcCluster, broker: red
     assert message["headers"]["task"] == publish.SUBMIT_JOB
     assert message["headers"]["argsrepr"] == f"[{job.pk}]"
     assert "hunter2" not in json.dumps(message)
+
+
+def test_nudges_that_come_while_one_is_sent_go_together(
+    cluster: HpcCluster, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, is_first_under_way, may_go_on = publish._send, threading.Event(), threading.Event()
+
+    def send_slowly(*arguments: Any) -> None:
+        is_first_under_way.set()
+        assert may_go_on.wait(20)
+        send(*arguments)
+
+    monkeypatch.setattr(publish, "_send", send_slowly)
+    first = threading.Thread(target=publish._gather, args=(cluster.pk, 1))
+    first.start()
+    assert is_first_under_way.wait(20)
+    for job_id in (2, 3, 4):
+        publish._gather(cluster.pk, job_id)  # nobody is held up
+    may_go_on.set()
+    first.join(20)
+    queue = publish.cluster_queue(cluster.pk)
+    assert processes.wait_until(lambda: not publish._gathered, 20)
+    told = [(m["headers"]["task"], m["headers"]["argsrepr"]) for m in messages(broker, queue)]
+    assert told == [(publish.DRAIN_CLUSTER, f"[{cluster.pk}]"), (publish.SUBMIT_JOB, "[1]")]
+    publish._gather(cluster.pk, 5)
+    assert messages(broker, queue)[0]["headers"]["argsrepr"] == "[5]"
+
+
+def test_many_clients_at_once_nudge_for_every_job(cluster: HpcCluster, broker: redis.Redis) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: publish._gather(cluster.pk, n), range(300)))
+    assert processes.wait_until(lambda: not publish._gathered, 20)
+    sent = messages(broker, publish.cluster_queue(cluster.pk))
+    drains = [m for m in sent if m["headers"]["task"] == publish.DRAIN_CLUSTER]
+    alone = {m["headers"]["argsrepr"] for m in sent if m["headers"]["task"] == publish.SUBMIT_JOB}
+    assert alone <= {f"[{n}]" for n in range(300)}
+    assert drains
+    assert len(sent) < 300
 
 
 def test_what_is_rolled_back_is_not_sent(cluster: HpcCluster, broker: redis.Redis) -> None:
