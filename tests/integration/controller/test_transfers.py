@@ -114,6 +114,14 @@ def damaged(transfer: FileTransfer, connection: Connection) -> None:
     connection.receive(LIMIT_S)
 
 
+def padded(transfer: FileTransfer, connection: Connection) -> None:
+    start(connection, len(CONTENT))
+    connection.send(Kind.DATA, CONTENT[:-1] + b"?")
+    connection.send(Kind.DATA)
+    end(connection, CONTENT)
+    connection.receive(LIMIT_S)
+
+
 def short(transfer: FileTransfer, connection: Connection) -> None:
     start(connection, len(CONTENT))
     connection.send(Kind.DATA, CONTENT[:-1])
@@ -170,10 +178,11 @@ def test_a_file_that_breaks_never_looks_whole(
     assert download.sha256 == ""
 
 
+@pytest.mark.parametrize("part", [damaged, padded])
 def test_the_last_piece_is_held_back_until_all_is_verified(
-    play: Callable[[Part], Workers], job: HpcJob
+    play: Callable[[Part], Workers], job: HpcJob, part: Part
 ) -> None:
-    play(damaged)
+    play(part)
     pieces = []
     with pytest.raises(errors.TransferBroken):
         for piece in files.download(job, "out"):
