@@ -20,12 +20,17 @@ from controller.lifecycle import JobStatus
 from controller.models import FileTransfer, HpcJob
 from controller.services import files
 from ops import processes, services, sshd
-from tests.integration.ssh.server_side import Portal
+from tests.integration.ssh import server_side
 from tests.integration.ssh.site import Site
 from tests.stack import CHECKOUT, Stack
 
 MIB = 1 << 20
 LIMIT_S = 60.0
+LONG_BYTES = 300 * MIB
+"""More than fits into all buffers on the way."""
+BROKEN = (http.client.IncompleteRead, ConnectionResetError)
+ASGI = ("uvicorn", "tests.acceptance.downloads.portal:application", "--port", "{port}")
+WSGI = ("tests.acceptance.downloads.portal", "{port}")
 
 
 class Reader:
@@ -96,13 +101,13 @@ class House:
     def __init__(self, stack: Stack, site: Site) -> None:
         self.stack = stack
         self.site = site
-        self.portal = Portal(stack, site)
+        self.portal = server_side.Portal(stack, site)
         self.server = site.new_server()
         self.account = site.add_account("files")
         stack.start_worker()
         self.cluster, _ = self.portal.linked(self.server, self.account)
         self.job = self.new_job()
-        self.files_worker: processes.Child
+        self.start_files_worker({})
 
     @property
     def client_path(self) -> Path:
@@ -134,15 +139,17 @@ class House:
 
     # Files workers and web servers ----------------------------------------------------------------
 
-    def start_files_worker(self, extra: Mapping[str, str] | None = None) -> None:
-        """The one files worker; it may still be starting."""
-        self._extra = dict(extra or {})
-        self.files_worker = self.stack.start_worker(self._extra, queues="files")
+    def start_files_worker(self, relay: Mapping[str, str]) -> None:
+        """The one files worker, with these settings of the relay; it may still be starting."""
+        self._relay = dict(relay)
+        self.files_worker = self.stack.start_worker(self._relay, queues="files")
 
-    def wait_files(self) -> None:
-        """Wait until questions about files are answered, by a new worker if the last one ended."""
+    def wait_files(self, relay: Mapping[str, str]) -> None:
+        """Wait until a files worker with these settings answers; start it if need be."""
+        if self._relay != relay and not self.files_worker.has_ended:
+            self.stack.stop_worker(self.files_worker, LIMIT_S)
         if self.files_worker.has_ended:
-            self.start_files_worker(self._extra)
+            self.start_files_worker(relay)
 
         def is_answered() -> bool:
             with contextlib.suppress(errors.HpcError):
@@ -196,6 +203,29 @@ class House:
         while (pid := parent_of(pid)) != self.server.child.pid:
             found.append(pid)
         return found
+
+
+@dataclass(frozen=True)
+class Portal:
+    """Two web servers, for one relay."""
+
+    house: House
+    asgi: Web
+    wsgi: Web
+
+    def open(self, name: str) -> list[Reader]:
+        """The file, by both."""
+        place = f"{self.house.job.pk}/{name}"
+        readers = [self.asgi.open(f"/async/{place}"), self.wsgi.open(f"/sync/{place}")]
+        assert [reader.status for reader in readers] == [200, 200]
+        return readers
+
+
+@contextmanager
+def serving(house: House, relay: Mapping[str, str]) -> Iterator[Portal]:
+    """Two web servers with these settings of the relay."""
+    with house.web("asgi", ASGI, relay) as asgi, house.web("wsgi", WSGI, relay) as wsgi:
+        yield Portal(house, asgi, wsgi)
 
 
 def has_open(pid: int, path: Path) -> bool:
