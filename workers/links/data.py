@@ -148,8 +148,10 @@ class DataLink:
 
     def _next(self) -> tuple[int, bytes]:
         while True:
+            if clock.now() >= self._ends_at:  # also if it talks on and on
+                raise TimeoutError("nothing of use came")
             self._frames.settimeout(self._left_s())
-            opcode, data = self._frames.receive()
+            opcode, data = self._frames.receive(self._ends_at)
             if opcode == websocket.ABNF.OPCODE_PING:
                 self._frames.send(data, websocket.ABNF.OPCODE_PONG)
             elif opcode == websocket.ABNF.OPCODE_CLOSE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import websocket
 
 from cluster_client.protocol import errors as protocol_errors
 
-from . import carriers, errors
+from . import carriers, clock, errors
 
 URL = "ws://cluster/control"
 READ_BYTES = 1 << 20
@@ -36,6 +37,8 @@ class BoundedFrames(websocket.frame_buffer):
         super().__init__(receive, True)
         self._limit_bytes = limit_bytes
         self._ahead = memoryview(b"")
+        self.ends_at = math.inf
+        """From then on (clock.now()) no more is asked for: TimeoutError."""
 
     @property
     def has_ahead(self) -> bool:
@@ -49,6 +52,7 @@ class BoundedFrames(websocket.frame_buffer):
         try:
             while missing:
                 if not self._ahead:
+                    self._check_time()
                     self._ahead = memoryview(self.recv(READ_BYTES))
                 pieces.append(self._ahead[:missing])
                 self._ahead = self._ahead[missing:]
@@ -57,6 +61,11 @@ class BoundedFrames(websocket.frame_buffer):
             self._ahead = memoryview(b"".join(pieces))  # after a timeout it is asked for again
             raise
         return b"".join(pieces)
+
+    def _check_time(self) -> None:
+        """A timeout of the channel begins anew with each byte that comes."""
+        if clock.now() >= self.ends_at:
+            raise TimeoutError("it came too slowly")
 
     def recv_length(self) -> None:
         super().recv_length()
@@ -73,6 +82,7 @@ class Frames:
         self._channel = channel
         self._limit_bytes = limit_bytes
         self._parts: list[bytes] = []
+        self._parts_bytes = 0
         self._opcode = 0
         try:
             self._socket = websocket.create_connection(
@@ -106,8 +116,12 @@ class Frames:
     def settimeout(self, limit_s: float | None) -> None:
         self._socket.settimeout(limit_s)
 
-    def receive(self) -> tuple[int, bytes]:
-        """The next whole message or control frame: (opcode, data)."""
+    def receive(self, ends_at: float = math.inf) -> tuple[int, bytes]:
+        """The next whole message or control frame: (opcode, data).
+
+        TimeoutError if it is still coming at `ends_at` (clock.now()).
+        """
+        self._buffer.ends_at = ends_at
         while True:
             frame = self._buffer.recv_frame()
             data = frame.data if isinstance(frame.data, bytes) else frame.data.encode()
@@ -120,12 +134,14 @@ class Frames:
             if (frame.opcode == websocket.ABNF.OPCODE_CONT) != bool(self._opcode):
                 raise protocol_errors.MalformedFrame("A continuation out of place.")
             self._opcode = self._opcode or frame.opcode
-            self._parts.append(data)
-            if sum(map(len, self._parts)) > self._limit_bytes:
+            if data:  # of empty ones any number may come
+                self._parts.append(data)
+                self._parts_bytes += len(data)
+            if self._parts_bytes > self._limit_bytes:
                 raise protocol_errors.FrameTooLarge(f"A message over {self._limit_bytes} bytes.")
             if frame.fin:
                 whole = self._opcode, b"".join(self._parts)
-                self._opcode, self._parts = 0, []
+                self._opcode, self._parts, self._parts_bytes = 0, [], 0
                 return whole
 
 

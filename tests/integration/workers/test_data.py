@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,5 +130,37 @@ def test_a_client_that_stands_still_is_given_up(short_directory: Path) -> None:
     with linked(short_directory, play) as link:
         link.ask(messages.Open("t", 1, PUT.tag, "out.bin"))
         link.extend(clock.now() + 0.1)
+        with pytest.raises(errors.NoAnswer):
+            link.receive_piece()
+
+
+def talk_on(connection: ServerConnection) -> None:
+    while True:
+        connection.ping()
+        with suppress(TimeoutError):
+            connection.recv(0.02)  # notices who has gone
+
+
+def drip(connection: ServerConnection) -> None:
+    connection.socket.sendall(b"\x82\x7e\xff\xff")  # the head of 65,535 bytes
+    while True:
+        connection.socket.sendall(b"x")
+        with suppress(TimeoutError):
+            connection.recv(0.02)
+
+
+@pytest.mark.parametrize("speak", [talk_on, drip])
+def test_a_client_that_talks_on_and_says_nothing_is_given_up(
+    short_directory: Path, speak: Callable[[ServerConnection], None]
+) -> None:
+    def play(connection: ServerConnection, its: session.Session, frame: Any) -> None:
+        answering({messages.Open: messages.Opened(5, "e")})(connection, its, frame)
+        if isinstance(frame, str) and "open" in frame:
+            with suppress(OSError):
+                speak(connection)
+
+    with linked(short_directory, play) as link:
+        link.ask(messages.Open("t", 1, PUT.tag, "out.bin"))
+        link.extend(clock.now() + 0.3)
         with pytest.raises(errors.NoAnswer):
             link.receive_piece()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 from websockets.sync.server import ServerConnection, unix_serve
+from websockets.utils import accept_key
 
 from workers.links import frames
 
@@ -59,3 +61,28 @@ def test_nothing_that_came_is_lost_by_a_wait_that_ends() -> None:
     assert buffer.recv_strict(7) == b"defghij"
     assert buffer.recv_strict(0) == b""
     assert buffer.recv_strict(3) == b"klm"
+
+
+def test_a_flood_of_empty_fragments_costs_no_more_than_its_bytes() -> None:
+    count = 100_000
+    flood = b"\x02\x00" + b"\x00\x00" * count + b"\x80\x02ok"
+    begun_at = time.process_time()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        greeted = threading.Thread(target=_greet_and_send, args=(theirs, flood))
+        greeted.start()
+        link = frames.Frames(ours, 4 << 20, 30.0)  # type: ignore[arg-type]
+        assert link.receive() == (2, b"ok")
+        greeted.join()
+    assert time.process_time() - begun_at < 60  # counted anew with each it took hours
+
+
+def _greet_and_send(server: socket.socket, data: bytes) -> None:
+    asked = b""
+    while b"\r\n\r\n" not in asked:
+        asked += server.recv(4096)
+    key = asked.split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0].decode()
+    server.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept_key(key).encode() + b"\r\n\r\n" + data
+    )
