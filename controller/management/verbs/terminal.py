@@ -19,14 +19,17 @@ from django.core.management.base import OutputWrapper
 from ... import errors
 from . import figures
 
-# CSI, OSC and other string sequences, and two-character escapes.
+# CSI, OSC and other string sequences, and two-character escapes. What ends a string ends the search
+# too: a file full of beginnings would else be searched to its end for each of them.
 # Source: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html
+# Source: https://vt100.net/emu/dec_ansi_parser, "anywhere": CAN, SUB and ESC
 ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\)"
-    r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]",
-    re.DOTALL,
+    r"|\x1b[\]PX^_][^\x07\x18\x1a\x1b]*(?:\x07|\x1b\\)"
+    r"|\x1b[ -/]*[0-OQ-WYZ\\`-~]"
 )
+BEGUN = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x18\x1a\x1b]*\x1b?|[ -/]*)\Z")
+"""What may be the beginning of such an escape, at the end of a text."""
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONGEST_ESCAPE = 4096
 DRAWN_EVERY_S = 0.1
@@ -50,11 +53,11 @@ class Cleaner:
 
     def clean(self, data: bytes, is_last: bool = False) -> str:
         """The harmless text of `data`; an escape that is not complete yet is held back."""
-        text = ESCAPES.sub("", self._held + self._decoder.decode(data, is_last))
-        start = text.find("\x1b")
-        is_open = start >= 0 and len(text) - start < LONGEST_ESCAPE and not is_last
-        self._held = text[start:] if is_open else ""
-        return CONTROLS.sub("", text[: len(text) - len(self._held)])
+        text = self._held + self._decoder.decode(data, is_last)
+        begun = None if is_last else BEGUN.search(text)
+        is_held = begun is not None and len(begun[0]) < LONGEST_ESCAPE
+        self._held = begun[0] if begun is not None and is_held else ""
+        return harmless(text[: len(text) - len(self._held)])
 
 
 def harmless(text: str) -> str:

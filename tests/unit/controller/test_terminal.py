@@ -52,6 +52,23 @@ def test_an_escape_without_an_end_is_not_held_for_ever() -> None:
     assert "\x1b" not in text
 
 
+@pytest.mark.parametrize("begin", [b"\x1b]", b"\x1bP", b"\x1b[", b"\x1b", b"\x1b]\x1b"])
+def test_a_file_full_of_beginnings_is_cleaned_in_time_that_grows_with_its_length(
+    begin: bytes,
+) -> None:
+    begun_at = time.process_time()
+    text = cleaned([begin * ((1 << 20) // len(begin)), b"the end\n"])
+    assert "\x1b" not in text
+    assert time.process_time() - begun_at < 60  # searched to the end for each it took hours
+
+
+def test_an_escape_within_a_string_ends_it_wherever_it_is_cut() -> None:
+    text = b"\x1b]0;ti\x1b[31mtle\x1b[0m shown\x07\n"
+    whole = cleaned([text])
+    assert "shown" in whole
+    assert {cleaned([text[:cut], text[cut:]]) for cut in range(len(text))} == {whole}
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
