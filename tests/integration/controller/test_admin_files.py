@@ -20,7 +20,7 @@ from django.db import transaction
 from django.test import Client
 from pytest_django import Settings
 
-from cluster_client import confinement, files
+from cluster_client import confinement, listing
 from cluster_client import errors as client_errors
 from cluster_client.protocol import messages
 from controller import errors, publish
@@ -53,9 +53,9 @@ def place(job: HpcJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         try:
             if verb == "stat":
                 with confinement.walk(str(directory.parent), job.tag, path) as found:
-                    return dataclasses.asdict(files._entry(b"x", found.status))
+                    return dataclasses.asdict(listing.entry(b"x", found.status))
             question = messages.List(job.tag, path, *arguments)
-            return dataclasses.asdict(files.list_directory(str(directory.parent), question))
+            return dataclasses.asdict(listing.Lister(str(directory.parent)).page(question))
         except client_errors.PathRefused as refusal:
             raise errors.Refused(str(refusal)) from refusal
 
