@@ -20,7 +20,6 @@ from . import errors
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES = 256 << 10
 STDERR_BYTES = 8 << 10
 CLEAN_UP_LIMIT_S = 3.0
 """For a command that was hung up."""
@@ -37,6 +36,9 @@ class Channel(Protocol):
     """
 
     def recv(self, size: int) -> bytes: ...
+    def recv_into(self, space: memoryview) -> int:
+        """Fill `space`, or less of it, with bytes that are known to come; 0 at the end."""
+
     def send(self, data: Any) -> int: ...
     def settimeout(self, limit_s: float | None) -> None: ...
     def gettimeout(self) -> float | None: ...
@@ -158,14 +160,18 @@ class LocalChannel:
         self._drain.start()
 
     def recv(self, size: int) -> bytes:
-        """Up to `size` bytes; b"" at the end. Reads ahead in large pieces."""
+        """Up to `size` bytes; b"" at the end."""
         if not self._read_ahead:
-            data = self._socket.recv(max(size, READ_BYTES))
-            if len(data) <= size:
-                return data
-            self._read_ahead = data
+            return self._socket.recv(size)
         taken, self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
         return taken
+
+    def recv_into(self, space: memoryview) -> int:
+        if not self._read_ahead:
+            return self._socket.recv_into(space)
+        data = self.recv(len(space))
+        space[: len(data)] = data
+        return len(data)
 
     def unread(self, data: bytes) -> None:
         """Give back what was read too far."""

@@ -82,24 +82,27 @@ class DataLink:
         """The bytes after Opened, whole and checked against End."""
         pieces: list[bytes] = []
         digest, size = hashlib.sha256(), 0
-        while isinstance(piece := self.receive_piece(), bytes):
+        while not isinstance(piece := self.receive_piece(), messages.End):
             digest.update(piece)
             size += len(piece)
             if size > limit_bytes:
                 raise errors.LinkClosed("The client sent more than was asked for.")
-            pieces.append(piece)
+            pieces.append(bytes(piece))
         if (piece.bytes_sent, piece.sha256) != (size, digest.hexdigest()):
             raise errors.LinkClosed("The file came damaged: size or checksum differ.")
         return b"".join(pieces)
 
-    def receive_piece(self) -> bytes | messages.End:
-        """The next bytes after Opened, as they were sent, or their End. Raises as `ask`."""
+    def receive_piece(self) -> bytes | memoryview | messages.End:
+        """The next bytes after Opened, as they were sent, or their End. Raises as `ask`.
+
+        They are there until the next call.
+        """
         with self._told("The file did not come in time."):
             while True:
                 opcode, data = self._next()
                 if opcode == websocket.ABNF.OPCODE_BINARY:
                     return data
-                for item in self._session.receive(data):
+                for item in self._session.receive(bytes(data)):
                     if isinstance(item, session.Notice) and isinstance(item.message, messages.End):
                         self._is_free = True
                         return item.message
@@ -123,10 +126,10 @@ class DataLink:
     def _is_ended_by_client(self) -> bool:
         """Whether what it says after Ready is that it failed."""
         _, text = self._next()
-        said = [
-            item.message for item in self._session.receive(text) if isinstance(item, session.Notice)
-        ]
-        return any(isinstance(message, messages.End) for message in said)
+        return any(
+            isinstance(item, session.Notice) and isinstance(item.message, messages.End)
+            for item in self._session.receive(bytes(text))
+        )
 
     def _hear_why(self) -> None:
         """Raise LinkClosed with the client's words, if it has left any; what it sent is dropped."""
@@ -142,21 +145,21 @@ class DataLink:
             opcode, data = self._next()
             if opcode != websocket.ABNF.OPCODE_TEXT:
                 raise protocol_errors.OutOfOrder("Raw bytes came before an answer.")
-            for item in self._session.receive(data):
+            for item in self._session.receive(bytes(data)):
                 if isinstance(item, session.Reply) and item.to == request_id:
                     return item.message
 
-    def _next(self) -> tuple[int, bytes]:
+    def _next(self) -> tuple[int, bytes | memoryview]:
         while True:
             if clock.now() >= self._ends_at:  # also if it talks on and on
                 raise TimeoutError("nothing of use came")
             self._frames.settimeout(self._left_s())
-            opcode, data = self._frames.receive(self._ends_at)
+            opcode, data = self._frames.receive_uncopied(self._ends_at)
             if opcode == websocket.ABNF.OPCODE_PING:
-                self._frames.send(data, websocket.ABNF.OPCODE_PONG)
+                self._frames.send(bytes(data), websocket.ABNF.OPCODE_PONG)
             elif opcode == websocket.ABNF.OPCODE_CLOSE:
                 raise errors.LinkClosed(
-                    f"The client closed the connection: {frames.close_words(data)}."
+                    f"The client closed the connection: {frames.close_words(bytes(data))}."
                 )
             elif opcode != websocket.ABNF.OPCODE_PONG:
                 return opcode, data

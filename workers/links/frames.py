@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from typing import Any
 
 import websocket
 
@@ -13,8 +13,8 @@ from cluster_client.protocol import errors as protocol_errors
 from . import carriers, clock, errors
 
 URL = "ws://cluster/control"
-READ_BYTES = 1 << 20
-"""What is asked of a channel at once; websocket-client asks for 16 KiB, at three copies each."""
+SMALL_BYTES = 64 << 10
+"""Larger frames come into one buffer that is used again: a new one costs more than the copying."""
 JOINED_BYTES = 16 << 10
 """Up to here a header and its bytes are joined into one packet; larger ones are not copied."""
 
@@ -28,39 +28,46 @@ SHORT = struct.Struct(">BB")
 MEDIUM = struct.Struct(">BBH")
 LONG = struct.Struct(">BBQ")
 FINAL, MASKED = 0x80, 0x80
+CONTROL_FRAMES = (
+    websocket.ABNF.OPCODE_CLOSE,
+    websocket.ABNF.OPCODE_PING,
+    websocket.ABNF.OPCODE_PONG,
+)
 
 
 class BoundedFrames(websocket.frame_buffer):
-    """Refuses a frame by its header: websocket-client itself would read any length."""
+    """Refuses a frame by its header: websocket-client itself would read any length, and by 16 KiB.
 
-    def __init__(self, receive: Callable[[int], bytes], limit_bytes: int) -> None:
-        super().__init__(receive, True)
+    Not to be used any more after a wait that took too long.
+    """
+
+    def __init__(self, channel: carriers.Channel, limit_bytes: int) -> None:
+        super().__init__(channel.recv, True)
+        self._channel = channel
         self._limit_bytes = limit_bytes
-        self._ahead = memoryview(b"")
+        self._space = bytearray()
         self.ends_at = math.inf
         """From then on (clock.now()) no more is asked for: TimeoutError."""
 
-    @property
-    def has_ahead(self) -> bool:
-        """Whether something came that was not asked for yet."""
-        return bool(self._ahead)
+    def recv_strict(self, bufsize: int) -> Any:
+        """Exactly so many bytes; a memoryview, which holds until the next call, of many."""
+        if bufsize <= SMALL_BYTES:
+            small = bytearray(bufsize)
+            self._fill(memoryview(small))
+            return bytes(small)
+        if len(self._space) < bufsize:
+            self._space = bytearray(bufsize)
+        space = memoryview(self._space)[:bufsize]
+        self._fill(space)
+        return space
 
-    def recv_strict(self, bufsize: int) -> bytes:
-        """Exactly so many bytes; what came too early waits for the next call."""
-        pieces: list[memoryview] = []
-        missing = bufsize
-        try:
-            while missing:
-                if not self._ahead:
-                    self._check_time()
-                    self._ahead = memoryview(self.recv(READ_BYTES))
-                pieces.append(self._ahead[:missing])
-                self._ahead = self._ahead[missing:]
-                missing -= len(pieces[-1])
-        except BaseException:
-            self._ahead = memoryview(b"".join(pieces))  # after a timeout it is asked for again
-            raise
-        return b"".join(pieces)
+    def _fill(self, space: memoryview) -> None:
+        while space:
+            self._check_time()
+            count = self._channel.recv_into(space)
+            if not count:
+                raise websocket.WebSocketConnectionClosedException("the other end has gone")
+            space = space[count:]
 
     def _check_time(self) -> None:
         """A timeout of the channel begins anew with each byte that comes."""
@@ -92,8 +99,7 @@ class Frames:
             raise errors.CannotConnect(
                 errors.NO_DAEMON, f"No WebSocket greeting: {problem}"
             ) from problem
-        receive = self._socket._recv
-        self._socket.frame_buffer = self._buffer = BoundedFrames(receive, limit_bytes)
+        self._socket.frame_buffer = self._buffer = BoundedFrames(channel, limit_bytes)
         # From here on the watchdog is the only judge: a timeout would also cut sends in half.
         self._socket.settimeout(None)
 
@@ -111,7 +117,7 @@ class Frames:
 
     def has_input(self) -> bool:
         """Whether something waits to be received."""
-        return self._buffer.has_ahead or self._channel.has_input()
+        return self._channel.has_input()
 
     def settimeout(self, limit_s: float | None) -> None:
         self._socket.settimeout(limit_s)
@@ -121,21 +127,24 @@ class Frames:
 
         TimeoutError if it is still coming at `ends_at` (clock.now()).
         """
+        opcode, data = self.receive_uncopied(ends_at)
+        return opcode, bytes(data)
+
+    def receive_uncopied(self, ends_at: float) -> tuple[int, bytes | memoryview]:
+        """As `receive`, but a memoryview among it holds until the next call only."""
         self._buffer.ends_at = ends_at
         while True:
             frame = self._buffer.recv_frame()
-            data = frame.data if isinstance(frame.data, bytes) else frame.data.encode()
-            if frame.opcode in (
-                websocket.ABNF.OPCODE_CLOSE,
-                websocket.ABNF.OPCODE_PING,
-                websocket.ABNF.OPCODE_PONG,
-            ):
-                return frame.opcode, data
+            data: Any = frame.data
+            if frame.opcode in CONTROL_FRAMES:
+                return frame.opcode, bytes(data)
             if (frame.opcode == websocket.ABNF.OPCODE_CONT) != bool(self._opcode):
                 raise protocol_errors.MalformedFrame("A continuation out of place.")
+            if frame.fin and frame.opcode == websocket.ABNF.OPCODE_BINARY:
+                return frame.opcode, data
             self._opcode = self._opcode or frame.opcode
             if data:  # of empty ones any number may come
-                self._parts.append(data)
+                self._parts.append(bytes(data))
                 self._parts_bytes += len(data)
             if self._parts_bytes > self._limit_bytes:
                 raise protocol_errors.FrameTooLarge(f"A message over {self._limit_bytes} bytes.")

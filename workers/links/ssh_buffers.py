@@ -12,6 +12,8 @@ from typing import Any
 from paramiko.buffered_pipe import PipeTimeout
 
 SOCKET_BYTES = 256 << 10
+AT_ONCE_BYTES = 256 << 10
+"""A reader of bulk is woken for so many: an eighth of the smallest window, so that none waits."""
 
 
 class BufferedSocket:
@@ -71,6 +73,7 @@ class PacketPipe:
         self._packets: deque[bytes] = deque()
         self._size = 0
         self._is_closed = False
+        self._wanted = 1
         self._event: Any = None
 
     def set_event(self, event: Any) -> None:
@@ -82,7 +85,8 @@ class PacketPipe:
         with self._changed:
             self._packets.append(data)
             self._size += len(data)
-            self._changed.notify_all()
+            if self._size >= self._wanted:
+                self._changed.notify_all()
             self._tell()
 
     def read_ready(self) -> bool:
@@ -91,11 +95,21 @@ class PacketPipe:
     def read(self, size: int, timeout: float | None = None) -> bytes:
         """Up to `size` bytes; b"" at the end. Raises PipeTimeout."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._size or self._is_closed, timeout):
-                raise PipeTimeout
+            self._await(1, timeout)
             data = self._take(size)
             self._tell()
             return data
+
+    def read_into(self, space: memoryview, timeout: float | None = None) -> int:
+        """How many bytes were put into `space`, which are known to come; 0 at the end.
+
+        Whoever reads is not woken for each packet. Raises PipeTimeout.
+        """
+        with self._changed:
+            self._await(min(len(space), AT_ONCE_BYTES), timeout)
+            count = self._move(space)
+            self._tell()
+            return count
 
     def empty(self) -> bytes:
         with self._changed:
@@ -111,6 +125,30 @@ class PacketPipe:
 
     def __len__(self) -> int:
         return self._size
+
+    def _await(self, wanted: int, timeout: float | None) -> None:
+        self._wanted = wanted
+        try:
+            is_there = self._changed.wait_for(
+                lambda: self._size >= wanted or self._is_closed, timeout
+            )
+        finally:
+            self._wanted = 1
+        if not is_there:
+            raise PipeTimeout
+
+    def _move(self, space: memoryview) -> int:
+        packets, at = self._packets, 0
+        while packets and at < len(space):
+            packet = packets.popleft()
+            left = len(space) - at
+            if len(packet) > left:
+                packets.appendleft(packet[left:])
+                packet = packet[:left]
+            space[at : at + len(packet)] = packet
+            at += len(packet)
+        self._size -= at
+        return at
 
     def _take(self, size: int) -> bytes:
         packets = self._packets

@@ -267,7 +267,7 @@ class SshCarrier:
         with self._changed:
             tries = self._tries
             self._forget_dead()
-            if self._places_left() <= wish.leaves:
+            if wish.leaves and self._places_left() <= wish.leaves:
                 raise _no_place()
             while (found := self._take_place()) is None and not self._may_connect(wish):
                 if self._spares and not self._is_connecting:

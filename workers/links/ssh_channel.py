@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import paramiko
+from paramiko.buffered_pipe import PipeTimeout
 
 from . import clock, errors, remote_shell, ssh_errors
-from .ssh_buffers import TailPipe
+from .ssh_buffers import PacketPipe, TailPipe
 from .ssh_transport import Transport
 
 READ_BYTES = 1 << 20
@@ -102,14 +103,25 @@ class SshChannel:
     # A socket -------------------------------------------------------------------------------------
 
     def recv(self, size: int) -> bytes:
-        """Up to `size` bytes; b"" at the end. Reads ahead in large pieces."""
+        """Up to `size` bytes; b"" at the end."""
         if not self._read_ahead:
-            data = self._channel.recv(max(size, READ_BYTES))
-            if len(data) <= size:
-                return data
-            self._read_ahead = data
+            return self._channel.recv(size)
         taken, self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
         return taken
+
+    def recv_into(self, space: memoryview) -> int:
+        """As Channel.recv of paramiko, which makes a new object of what comes."""
+        pipe = self._channel.in_buffer
+        if self._read_ahead or not isinstance(pipe, PacketPipe):
+            data = self.recv(len(space))
+            space[: len(data)] = data
+            return len(data)
+        try:
+            count = pipe.read_into(space, self._channel.gettimeout())
+        except PipeTimeout:
+            raise TimeoutError from None
+        self._transport.count_as_read(self._channel, count)
+        return count
 
     def unread(self, data: bytes) -> None:
         """Give back what was read too far."""

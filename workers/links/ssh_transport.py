@@ -197,7 +197,7 @@ class Transport(paramiko.Transport):
         try:
             # 2 and 8, before anything can come.
             channel.in_buffer = PacketPipe()  # type: ignore[assignment]
-            tail = TailPipe(STDERR_BYTES, lambda size: self._count_as_read(channel, size))
+            tail = TailPipe(STDERR_BYTES, lambda size: self.count_as_read(channel, size))
             channel.in_stderr_buffer = tail  # type: ignore[assignment]
             self._request(channel, command, ends_at)
         except BaseException:
@@ -231,8 +231,8 @@ class Transport(paramiko.Transport):
         if not channel.event_ready:
             raise paramiko.SSHException("The server refused to run a command.")
 
-    def _count_as_read(self, channel: paramiko.Channel, size: int) -> None:
-        """Give the sender room for as much again; in the transport's thread."""
+    def count_as_read(self, channel: paramiko.Channel, size: int) -> None:
+        """Give the sender of a channel room for as much again."""
         grown = channel._check_add_window(size)  # type: ignore[attr-defined]
         if grown > 0:
             message = Message()

@@ -35,6 +35,11 @@ class SocketChannel:
             return taken
         return self._socket.recv(size)
 
+    def recv_into(self, space: memoryview) -> int:
+        data = self.recv(len(space))
+        space[: len(data)] = data
+        return len(data)
+
     def unread(self, data: bytes) -> None:
         self._ahead = data + self._ahead
 

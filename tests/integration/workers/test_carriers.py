@@ -50,7 +50,12 @@ def test_bytes_go_both_ways_and_what_was_read_too_far_is_kept() -> None:
     got = channel.recv(3)
     assert got == b"012"
     channel.unread(got)
-    assert channel.recv(10) == b"0123456789"
+    assert channel.recv(10) + channel.recv(7) == b"0123456789"
+    channel.unread(b"ab")
+    space = memoryview(bytearray(5))
+    count = channel.recv_into(space)
+    count += channel.recv_into(space[count:])
+    assert bytes(space[:count]) == b"ab012"
     channel.close()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paramiko.buffered_pipe import PipeTimeout
 
-from workers.links.ssh_buffers import PacketPipe
+from workers.links.ssh_buffers import AT_ONCE_BYTES, PacketPipe
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=20), st.integers(1, 70))
@@ -49,3 +49,28 @@ def test_pipe_tells_by_its_event_whether_a_read_would_wait() -> None:
     pipe.close()
     assert event.is_set()
     assert pipe.read(1) == b""
+
+
+def test_reader_of_bulk_is_woken_for_much_at_once_and_gets_it_in_order() -> None:
+    pipe, space = PacketPipe(), memoryview(bytearray(AT_ONCE_BYTES + 10))
+    packets = [bytes([number]) * 1000 for number in range(256)]
+    with pytest.raises(PipeTimeout):
+        pipe.feed(packets[0])
+        pipe.read_into(space, 0.01)
+    feeder = threading.Thread(target=lambda: [pipe.feed(packet) for packet in packets[1:] * 2])
+    feeder.start()
+    count = pipe.read_into(space, 5)
+    assert AT_ONCE_BYTES <= count <= len(space)
+    feeder.join()
+    rest = memoryview(bytearray(1000))
+    assert pipe.read_into(rest, 5) == 1000
+    whole = b"".join([packets[0], *packets[1:] * 2])
+    assert bytes(space[:count]) + bytes(rest) == whole[: count + 1000]
+
+
+def test_reader_of_bulk_gets_what_there_is_at_the_end() -> None:
+    pipe, space = PacketPipe(), memoryview(bytearray(100))
+    pipe.feed(b"abc")
+    pipe.close()
+    assert (pipe.read_into(space, 5), bytes(space[:3])) == (3, b"abc")
+    assert pipe.read_into(space, 5) == 0
