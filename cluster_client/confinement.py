@@ -8,6 +8,7 @@ Rules:
   above the job's directory; an absolute target must begin with the job's directory.
 - What is opened for reading was seen to be a regular file first, and is opened through its handle:
   no FIFO, device or socket is ever opened. Source: open(2), O_PATH; proc(5), /proc/self/fd.
+- A directory that its owner moves elsewhere meanwhile is still the one that was found inside.
 - Who writes gets the handle of a directory and a name in it; below `.hpc` in the job's directory,
   where our own records are, nobody writes.
 """
