@@ -17,7 +17,7 @@ from ..models import FileTransfer
 from ..models.transfer import TransferState
 from ..relay import listening
 from ..relay.connection import ACCEPT_LIMIT_S, Connection
-from ..relay.frames import Bytes, Kind, json_of, payload_of
+from ..relay.frames import Bytes, Frame, Kind, json_of, payload_of
 from . import transfers
 from .pieces import Arrival, Departure
 from .reports import clean_text
@@ -48,21 +48,24 @@ def opened(transfer: FileTransfer, task: str) -> tuple[Connection, dict[str, Any
 
 def _started(connection: Connection, limit_s: float) -> dict[str, Any]:
     try:
-        return _answer(connection, Kind.START, max(limit_s, 0.0))
-    except errors.Timeout as error:
-        connection.close()
-        raise errors.Timeout(
-            "A files worker took the transfer up, but the cluster did not open the file within"
-            f" {conf.get().transfer_start_s:g} s (HPC_TRANSFER_START_S): try again; if it stays so,"
-            " see the worker's log, and test the connection to the cluster."
-        ) from error
+        return _said(_first_word(connection, limit_s), Kind.START)
     except BaseException:
         connection.close()
         raise
 
 
-def _answer(connection: Connection, kind: Kind, limit_s: float) -> dict[str, Any]:
-    frame = connection.receive(limit_s)
+def _first_word(connection: Connection, limit_s: float) -> Frame:
+    try:
+        return connection.receive(max(limit_s, 0.0))
+    except errors.Timeout as error:
+        raise errors.Timeout(
+            "A files worker took the transfer up, but the cluster did not open the file within"
+            f" {conf.get().transfer_start_s:g} s (HPC_TRANSFER_START_S): try again; if it stays so,"
+            " see the worker's log, and test the connection to the cluster."
+        ) from error
+
+
+def _said(frame: Frame, kind: Kind) -> dict[str, Any]:
     if frame.kind is Kind.ERROR:
         raise publish.error_from(json_of(frame))
     if frame.kind is not kind:
@@ -184,7 +187,7 @@ def upload(transfer: FileTransfer, pieces: Iterable[Bytes]) -> tuple[str, str]:
         for piece in departure.pieces(pieces, conf.get().file_connection_chunk_size):
             _send(connection, Kind.DATA, piece)
         _send(connection, Kind.END, payload_of(departure.receipt()))
-        stored = _answer(connection, Kind.ACK, conf.get().transfer_stall_s)
+        stored = _said(connection.receive(conf.get().transfer_stall_s), Kind.ACK)
     except errors.HpcError as problem:
         connection.close()
         _end(transfer.pk, TransferState.FAILED, problem, done_bytes=departure.done_bytes)

@@ -21,7 +21,7 @@ from controller.models import FileTransfer, HpcCluster, HpcJob, WebsocketToken
 from controller.models.transfer import Direction, TransferState
 from controller.relay.connection import Connection
 from controller.relay.frames import Kind, payload_of
-from controller.services import files, transfers, upkeep
+from controller.services import clusters, files, transfers, upkeep
 
 from .conftest import MakeJob
 from .file_worker import LIMIT_S, Part, Workers, end, sends, start, takes
@@ -190,7 +190,27 @@ def test_the_last_piece_is_held_back_until_all_is_verified(
     assert pieces == []
 
 
-@pytest.mark.parametrize("kind", [errors.NotFound, errors.Refused, errors.HostUnreachable])
+def hangs_up(transfer: FileTransfer, connection: Connection) -> None:
+    start(connection, len(CONTENT))
+    connection.send(Kind.DATA, CONTENT)
+    end(connection, CONTENT)
+
+
+@readers
+def test_a_worker_that_dies_once_all_was_said_leaves_the_file_whole(
+    play: Callable[[Part], Workers], job: HpcJob, read: Any
+) -> None:
+    workers = play(hangs_up)
+    download = files.download(job, "out")
+    assert workers.join() == [None]
+    assert read(download) == CONTENT
+    found = row()
+    assert (found.state, found.sha256) == (TransferState.COMPLETED, download.sha256)
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.NotFound, errors.Refused, errors.HostUnreachable, errors.Timeout]
+)
 def test_what_the_worker_refuses_is_raised_before_any_byte(
     play: Callable[[Part], Workers], job: HpcJob, kind: type[errors.HpcError]
 ) -> None:
@@ -363,7 +383,10 @@ def test_a_cluster_gives_the_files_of_its_own_jobs(
     play(sends(CONTENT))
     assert b"".join(files.download(cluster, f"{job.tag}/a/b")) == CONTENT
     assert (row().job_id, row().path) == (job.pk, "a/b")
-    elsewhere = make_job(JobStatus.COMPLETED, attempt=1)
+    other = clusters.register(
+        name="other", host_name="localhost", carrier="local", client_path="/opt/hpc"
+    )
+    elsewhere = make_job(JobStatus.COMPLETED, cluster=other, attempt=1)
     for path in (f"{elsewhere.tag}/a", job.tag, f"{job.tag}/", "", "../a", b"\xff/a", "a\0/b"):
         with pytest.raises((errors.NotFound, errors.Invalid)):
             files.download(cluster, path)
