@@ -181,10 +181,20 @@ def test_a_directory_in_the_place_meanwhile_is_not_replaced(link: Link, job: Pat
     assert names(job) == {"old", "sub", ".hpc", "new"}
 
 
-def test_another_request_gives_the_upload_up(link: Link, job: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "answer"),
+    [
+        (messages.List(TAG), messages.Listed),
+        (messages.Open("t", 1, TAG, "old"), messages.Opened),
+        (messages.Open("t", 1, TAG, "absent"), messages.Error),
+    ],
+)
+def test_another_request_gives_the_upload_up(
+    link: Link, job: Path, other: object, answer: type[object]
+) -> None:
     link.request(messages.Put("t", TAG, "new", 10))
     send(link, b"x")
-    assert isinstance(link.request(messages.List(TAG)), messages.Listed)
+    assert isinstance(link.request(other), answer)
     assert names(job) == {"old", "sub", ".hpc"}
     assert refused(finish(link, b"x")).code == "invalid_request"
 

@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from controller import errors
 from controller.relay import listening, redis_list
-from controller.relay.frames import Kind, payload_of
+from controller.relay.frames import JSON_LIMIT_BYTES, Kind, payload_of
 from ops import services
 
 from .conftest import LIMIT_S, Meet
@@ -57,6 +57,25 @@ def test_a_stranger_is_dropped_and_the_right_one_still_heard(
     worker.send(Kind.START)
     assert web.receive(LIMIT_S).kind is Kind.START
     for closing in (client, web, worker):
+        closing.close()
+
+
+@pytest.mark.parametrize(
+    ("element", "words"),
+    [(b"S" + b" " * (JSON_LIMIT_BYTES + 1), "START of 65537 bytes"), (b"?", "no frame")],
+)
+def test_what_is_no_frame_or_too_long_for_one_breaks_the_transfer(
+    redis_relay: str, pool: ThreadPoolExecutor, element: bytes, words: str
+) -> None:
+    token = uuid4()
+    client = redis.Redis.from_url(redis_relay)
+    listener = listening.listen(token)
+    coming = pool.submit(listening.connect, token)
+    web = listener.accept(LIMIT_S)
+    client.rpush(redis_list.Keys(token, redis_list.WEB).inbox, element)
+    with pytest.raises(errors.TransferBroken, match=words):
+        web.receive(LIMIT_S)
+    for closing in (client, web, coming.result(LIMIT_S)):
         closing.close()
 
 

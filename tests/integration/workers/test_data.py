@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from pytest_django import Settings
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, unix_serve
 
 from cluster_client.protocol import messages, session
 from controller import errors as controller_errors
+from controller.relay.frames import Kind, payload_of
+from controller.relay.socket_connection import SocketConnection
 from workers.links import clock, data, errors
-from workers.operations import told, transfers
+from workers.operations import told, transfers, under_way
 
 from .peer import WELCOME, SocketChannel
 
@@ -164,3 +170,95 @@ def test_a_client_that_talks_on_and_says_nothing_is_given_up(
         link.extend(clock.now() + 0.3)
         with pytest.raises(errors.NoAnswer):
             link.receive_piece()
+
+
+# Longer than the first word may take --------------------------------------------------------------
+
+SOON_S = 3.0
+LATE_S = 0.3
+MIB = 1 << 20
+PIECES = 24
+"""More MiB than all that is between the two ends holds."""
+
+
+def let_pass(moment: float) -> None:
+    """Wait until it is a little later than `moment`, on the clock of the links."""
+    threading.Event().wait(max(0.0, moment + LATE_S - clock.now()))
+
+
+@pytest.fixture
+def relay() -> Iterator[tuple[under_way.Carried, SocketConnection]]:
+    """A transfer that is carried, and the web's end of its relay."""
+    ours, theirs = map(SocketConnection, socket.socketpair())
+    yield under_way.Carried(uuid4(), ours), theirs
+    ours.close()
+    theirs.close()
+
+
+def row(size_bytes: int) -> Any:
+    return SimpleNamespace(
+        pk=uuid4(),
+        job=SimpleNamespace(tag=PUT.tag),
+        path="x",
+        path_b64="eA==",
+        size_bytes=size_bytes,
+    )
+
+
+def test_a_file_may_come_long_after_its_first_word_in_pieces_of_the_size_that_is_set(
+    short_directory: Path,
+    relay: tuple[under_way.Carried, SocketConnection],
+    settings: Settings,
+) -> None:
+    settings.HPC_FILE_CONNECTION_CHUNK_SIZE = 4321
+    ends_at = clock.now() + SOON_S
+    end = messages.End(4, "0" * 64)
+    asked: list[str] = []
+
+    def play(connection: ServerConnection, its: session.Session, frame: Any) -> None:
+        answering({messages.Open: messages.Opened(4, "e")})(connection, its, frame)
+        if "chunk_bytes" in frame:
+            asked.append(frame)
+            connection.send(b"da")
+            let_pass(ends_at)
+            connection.send(b"ta")
+            its.notify(end)
+            send(connection, its)
+
+    with linked(short_directory, play) as link:
+        link.extend(ends_at)
+        assert transfers._stream(relay[0], row(4), link) == end
+    assert relay[0].done_bytes == 4
+    assert json.loads(asked[0])["body"]["chunk_bytes"] == 4321
+
+
+def test_a_file_may_go_long_after_its_first_word(
+    short_directory: Path, relay: tuple[under_way.Carried, SocketConnection]
+) -> None:
+    carried, web = relay
+    ends_at = clock.now() + SOON_S
+    stored = messages.Stored(PIECES * MIB, "e")
+
+    def play(connection: ServerConnection, its: session.Session, frame: Any) -> None:
+        if isinstance(frame, bytes):
+            let_pass(ends_at)  # until then nothing more is taken
+            return
+        if "sha256" in frame:
+            threading.Event().wait(LATE_S)
+        answers = {messages.Put: messages.Ready(), messages.Finish: stored}
+        answering(answers)(connection, its, frame)
+
+    def pour() -> None:
+        for _ in range(PIECES):
+            web.send(Kind.DATA, bytes(MIB))
+        web.send(Kind.END, payload_of({"sha256": "0" * 64}))
+
+    with (
+        linked(short_directory, play) as link,
+        ThreadPoolExecutor(1) as pool,
+        closing(carried.relay),  # else who pours would wait for long if this fails
+    ):
+        link.extend(ends_at)
+        sending = pool.submit(pour)
+        assert transfers._put(carried, row(PIECES * MIB), link) == (stored, "0" * 64)
+        sending.result(LIMIT_S)

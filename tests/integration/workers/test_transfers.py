@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from controller import errors
+from controller import errors, publish
 from controller.models import HpcCluster
-from controller.models.transfer import TransferState
-from controller.services import files
+from controller.models.transfer import Direction, TransferState
+from controller.relay.frames import Kind
+from controller.services import files, streams
+from controller.services import transfers as rows
 from tests import stack as stacks
 from workers.operations import transfers
 
@@ -122,6 +124,16 @@ def waits_for_input(thread: threading.Thread) -> bool:
     """Whether a thread is in poll(2)."""
     where = Path(f"/proc/self/task/{thread.native_id}/wchan").read_text()
     return "poll" in where
+
+
+def test_a_file_whose_arrival_nobody_confirmed_is_not_completed(place: Place) -> None:
+    place.put("out.bin", CONTENT)
+    transfer = rows.begin(place.job, place.cluster, Direction.DOWNLOAD, "out.bin")
+    relay, _ = streams.opened(transfer, publish.FILES_DOWNLOAD)
+    while relay.receive(GONE_LIMIT_S).kind is not Kind.END:
+        assert place.row().state == TransferState.RUNNING
+    relay.close()
+    assert not place.wait_state(TransferState.CANCELLED).sha256
 
 
 def test_a_task_that_comes_twice_changes_nothing(place: Place) -> None:

@@ -61,6 +61,22 @@ def test_whatever_call_fails_is_told_and_leaves_nothing(
     assert (job / "file").read_text() == "old"
 
 
+def test_the_file_is_on_the_disk_before_it_is_in_its_place_and_then_its_name_is(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        is_directory = stat.S_ISDIR(os.fstat(handle).st_mode)
+        synced.append(("directory" if is_directory else "file", (job / "file").exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    put(job)
+    assert synced == [("file", False), ("directory", True)]
+
+
 def test_no_handle_is_left_open(job: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     put(job)
