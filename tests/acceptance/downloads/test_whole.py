@@ -88,9 +88,13 @@ def test_daemon_that_dies_and_is_upgraded_breaks_no_transfer(ready: Portal) -> N
         reader.read(MIB)
     pid = stack.wait_up(house.cluster).daemon_pid
     stack.kill_daemon(house.cluster)
-    stack.wait(lambda: stack.link(house.cluster).daemon_pid != pid, "another daemon")
+
+    def is_replaced() -> bool:
+        return stack.link(house.cluster).daemon_pid != pid
+
+    stack.wait(is_replaced, "another daemon", 2 * LIMIT_S)
     replace_the_client(house)
-    stack.wait_up(house.cluster)
+    stack.wait_up(house.cluster, 2 * LIMIT_S)
     sha256 = hashlib.sha256(b"begin".ljust(LONG_BYTES, b"\0")).hexdigest()
     for reader in readers:
         assert reader.read_all() == sha256
@@ -106,7 +110,7 @@ def replace_the_client(house: House) -> None:
     with house.site.carrier(house.server, house.account.name) as carrier:
         upload.put(carrier, bridge.Installation(str(house.client_path)), older)
     procedure = clusters.bootstrap(house.cluster)
-    house.portal.wait_over(procedure, LIMIT_S)
+    house.portal.wait_over(procedure, 2 * LIMIT_S)
     assert procedure.state == "done", procedure.detail
     steps = {step.name: step.outcome for step in procedure.steps.all()}
     assert steps["Upload the client"] == "done", steps
