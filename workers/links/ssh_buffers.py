@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from paramiko import SSHException
 from paramiko.buffered_pipe import PipeTimeout
 
 SOCKET_BYTES = 256 << 10
@@ -66,9 +68,14 @@ class BufferedSocket:
 
 
 class PacketPipe:
-    """What has come on a channel and was not read yet, packet by packet."""
+    """What has come on a channel and was not read yet, packet by packet.
 
-    def __init__(self) -> None:
+    A server that sends more than `limit_bytes` ahead of the reader, beyond the channel's window,
+    has its connection ended: paramiko itself would store it all.
+    """
+
+    def __init__(self, limit_bytes: float = math.inf) -> None:
+        self._limit_bytes = limit_bytes
         self._changed = threading.Condition(threading.Lock())
         self._packets: deque[bytes] = deque()
         self._size = 0
@@ -83,6 +90,8 @@ class PacketPipe:
 
     def feed(self, data: bytes) -> None:
         with self._changed:
+            if self._size + len(data) > self._limit_bytes:
+                raise SSHException("The server sends more than the window allows.")
             self._packets.append(data)
             self._size += len(data)
             if self._size >= self._wanted:
@@ -182,14 +191,14 @@ class TailPipe(PacketPipe):
 
     def __init__(self, limit_bytes: int, on_taken: Callable[[int], None]) -> None:
         super().__init__()
-        self._limit_bytes = limit_bytes
+        self._kept_bytes = limit_bytes
         self._on_taken = on_taken
 
     def feed(self, data: bytes) -> None:
         """In the transport's thread."""
         super().feed(data)
         with self._changed:
-            excess = self._size - self._limit_bytes
+            excess = self._size - self._kept_bytes
             if excess > 0:
                 self._take(excess)
         self._on_taken(len(data))

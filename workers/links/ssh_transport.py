@@ -196,7 +196,7 @@ class Transport(paramiko.Transport):
         channel = self._open_session(limit_s)
         try:
             # 2 and 8, before anything can come.
-            channel.in_buffer = PacketPipe()  # type: ignore[assignment]
+            channel.in_buffer = PacketPipe(2 * channel.in_window_size)  # type: ignore[assignment]
             tail = TailPipe(STDERR_BYTES, lambda size: self.count_as_read(channel, size))
             channel.in_stderr_buffer = tail  # type: ignore[assignment]
             self._request(channel, command, ends_at)

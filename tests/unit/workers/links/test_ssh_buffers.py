@@ -7,6 +7,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paramiko import SSHException
 from paramiko.buffered_pipe import PipeTimeout
 
 from workers.links.ssh_buffers import AT_ONCE_BYTES, PacketPipe
@@ -74,3 +75,12 @@ def test_reader_of_bulk_gets_what_there_is_at_the_end() -> None:
     pipe.close()
     assert (pipe.read_into(space, 5), bytes(space[:3])) == (3, b"abc")
     assert pipe.read_into(space, 5) == 0
+
+
+def test_server_that_sends_beyond_the_window_is_cut_off() -> None:
+    pipe = PacketPipe(10)
+    pipe.feed(b"12345678")
+    with pytest.raises(SSHException, match="window"):
+        pipe.feed(b"901")
+    assert pipe.read(8) == b"12345678"
+    pipe.feed(b"901")
