@@ -100,7 +100,7 @@ def test_the_quick_reader_takes_and_refuses_what_the_exact_one_does(
         assert f"entries.{name}" in str(error)
     else:
         assert is_legal
-        assert decoded.entries == (ENTRY, dataclasses.replace(ENTRY, **{name: value}))
+        assert decoded.entries == (ENTRY, dataclasses.replace(ENTRY, **{name: kind(value)}))
         assert type(getattr(decoded.entries[1], name)) is kind
 
 
