@@ -45,6 +45,8 @@ FILES_READ = "hpc.files.read"
 FILES_DOWNLOAD = "hpc.files.download"
 FILES_UPLOAD = "hpc.files.upload"
 
+FILES_TASKS = (FILES_LIST, FILES_STAT, FILES_READ, FILES_DOWNLOAD, FILES_UPLOAD)
+
 TASKS = (
     SUBMIT_JOB,
     CANCEL_JOB,
@@ -55,11 +57,7 @@ TASKS = (
     BOOTSTRAP,
     FETCH_HOST_KEYS,
     TEST_CONNECTION,
-    FILES_LIST,
-    FILES_STAT,
-    FILES_READ,
-    FILES_DOWNLOAD,
-    FILES_UPLOAD,
+    *FILES_TASKS,
 )
 """Every name that is published; workers register each."""
 

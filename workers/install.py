@@ -90,12 +90,19 @@ def _open_ssh(cluster: Any) -> tuple[Any, Any]:
 
 
 def _tidy_database(sender: Any = None, **_: Any) -> None:
-    """Let go of this thread's connections that are broken or older than CONN_MAX_AGE."""
+    """Let go of this thread's connections that are broken or older than CONN_MAX_AGE.
+
+    Of a files worker's threads let go of all: they are many, each may rest for hours, and a
+    connection that rests is one of PostgreSQL's hundred.
+    """
     if getattr(getattr(sender, "request", None), "is_eager", False):
         return  # within a request, whose own they are
     from django import db  # needs Django's settings, which a worker has when a task runs
 
-    db.close_old_connections()
+    if getattr(sender, "name", "") in publish.FILES_TASKS:
+        db.connections.close_all()
+    else:
+        db.close_old_connections()
 
 
 def _prepare(instance: Any = None, options: Any = None, **_: Any) -> None:

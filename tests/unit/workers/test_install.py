@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from django import db
 
 from controller import publish
 from workers import install
@@ -56,3 +57,17 @@ def test_files_workers_have_threads_for_transfers_unless_somebody_names_them(
     app.conf.worker_concurrency = configured
     install._prepare(SimpleNamespace(app=app, hostname="w@here"), options)
     assert app.conf.worker_concurrency == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "closed"),
+    [(publish.FILES_DOWNLOAD, "close_all"), (publish.SUBMIT_JOB, "close_old_connections")],
+)
+def test_threads_that_rest_after_a_file_hold_no_connection_to_the_database(
+    monkeypatch: pytest.MonkeyPatch, task: str, closed: str
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(db.connections, "close_all", lambda: called.append("close_all"))
+    monkeypatch.setattr(db, "close_old_connections", lambda: called.append("close_old_connections"))
+    install._tidy_database(SimpleNamespace(name=task, request=None))
+    assert called == [closed]
