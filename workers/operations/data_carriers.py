@@ -9,6 +9,8 @@ Rules:
   decrypted to find that nothing has changed.
 - What a question leaves open on the connection is kept for the next one (`Lent.keep`): to start
   the client anew would cost the login node a fifth of a second of CPU each time.
+- A login that is held back, or that nobody answers, gives no connection up that is open: its
+  successor would have to log in too.
 - A question is asked again, once, if what was kept for it proves dead. A refused login is never
   tried again here: the gate (services.logins) decides that, over all processes.
 """
@@ -175,6 +177,8 @@ class DataCarriers(Generic[Plan]):
             try:
                 return question(lent)
             except ssh_errors.LoginError as problem:
+                if problem.transient and kept.carrier.connections:
+                    raise  # one more could not be made: those that are there are as good as before
                 self._retire(cluster_id, kept)
                 if address and isinstance(problem, ssh_errors.HostUnreachable):
                     raise _Died(problem) from problem  # another host of that name may be there

@@ -162,6 +162,30 @@ def test_refused_login_is_told_and_the_next_question_asks_the_gate_anew(site: Si
     assert len(site.made) == 2
 
 
+@pytest.mark.parametrize("kind", [ssh_errors.BudgetSpent, ssh_errors.HostUnreachable])
+def test_a_login_that_is_not_to_be_had_gives_up_no_open_connection(
+    site: Site, kind: type[ssh_errors.LoginError]
+) -> None:
+    def one_more(carrier: Carrier) -> None:
+        raise kind("Not now.")
+
+    site.ask()
+    with pytest.raises(kind):
+        site.ask(one_more, is_transfer=True)
+    site.ask()
+    assert [(carrier.logins, carrier.is_closed) for carrier in site.made] == [(1, False)]
+
+
+def test_a_further_login_that_is_refused_gives_the_connections_up(site: Site) -> None:
+    def one_more(carrier: Carrier) -> None:
+        raise ssh_errors.LoginRefused("No.")
+
+    site.ask()
+    with pytest.raises(ssh_errors.LoginRefused):
+        site.ask(one_more, is_transfer=True)
+    assert site.made[0].is_closed
+
+
 @pytest.mark.parametrize("failures", [1, 9])
 def test_question_over_a_dead_connection_is_asked_once_more(site: Site, failures: int) -> None:
     site.ask()
