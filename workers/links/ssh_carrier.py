@@ -30,6 +30,8 @@ SETTLE_STEP_S = 0.1
 """A session that was closed counts until what ran in it has ended."""
 SESSIONS = 8
 """Channels on one connection: sshd allows 10 sessions. Source: sshd_config(5), MaxSessions."""
+LIMITED_S = 60.0
+"""How long a refused session tells how many there may be: what was just closed counted as well."""
 MOST_SPARES = 2
 PLACE_PAUSE_S = 10.0
 """After which somebody who found no place may ask again."""
@@ -69,9 +71,15 @@ class Spare(Protocol):
 class _Connection:
     transport: Transport
     channels: int = 0
-    limit: int = SESSIONS
+    limited_to: int = SESSIONS
+    limited_at: float = -math.inf
     refused_since: float = math.inf
     """No session was opened from then on, with none of ours open (clock.now())."""
+
+    @property
+    def limit(self) -> int:
+        """How many channels there may be on it, as far as is known."""
+        return self.limited_to if clock.now() < self.limited_at + LIMITED_S else SESSIONS
 
     @property
     def has_room(self) -> bool:
@@ -228,8 +236,9 @@ class SshCarrier:
                 return connection, channel
             except paramiko.ChannelException as problem:
                 self._gone(connection)
-                if connection.channels:
-                    connection.limit = connection.channels  # another connection, or a later time
+                if connection.channels:  # another connection, or a later time
+                    connection.limited_to = connection.channels
+                    connection.limited_at = clock.now()
                 elif self._is_refused(connection):
                     self._drop(connection)
                     raise no_session(problem) from None

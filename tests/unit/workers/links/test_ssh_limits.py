@@ -1,14 +1,16 @@
-"""How long a login may last: over all addresses, and in all."""
+"""How long a login may last: over all addresses, and in all; and for how long few sessions."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from controller.services import logins
-from workers.links import clock, ssh, ssh_errors
+from workers.links import clock, ssh, ssh_carrier, ssh_errors
 
 SPARE_S = 10.0
 """For the database, before a login and after it."""
@@ -34,3 +36,12 @@ def test_addresses_that_are_silent_leave_time_for_the_next(monkeypatch: pytest.M
             ssh._connect_any(silent, port)
     assert all(address in str(caught.value) for address in silent)
     assert clock.now() - begun_at < 5
+
+
+def test_a_refused_session_narrows_its_connection_for_a_while() -> None:
+    """Sessions that were just closed count until what ran in them has ended."""
+    transport: Any = SimpleNamespace(is_active=lambda: True)
+    one = ssh_carrier._Connection(transport, channels=2, limited_to=2, limited_at=clock.now())
+    assert (one.limit, one.has_room) == (2, False)
+    one.limited_at -= ssh_carrier.LIMITED_S
+    assert (one.limit, one.has_room) == (ssh_carrier.SESSIONS, True)
