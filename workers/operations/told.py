@@ -41,7 +41,7 @@ def answered(reply: Any) -> Any:
     """The client's answer, if it is none of its refusals. Raises HpcError."""
     if isinstance(reply, messages.Error):
         fallback = controller_errors.Unavailable if reply.transient else controller_errors.Refused
-        raise CODES.get(reply.code, fallback)(reply.message)
+        raise CODES.get(reply.code, fallback)(reply.message[:MESSAGE_LIMIT])
     return reply
 
 

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 START_MARGIN_S = 2.0
 """A moment before who asked gives up, so that the reason is heard."""
 TOO_OLD = "unknown_message"
+ETAG_LIMIT, SHA256_LIMIT = 128, 64
+"""Characters; a client that has more to say would burst a frame of the relay."""
 
 Columns = dict[str, Any]
 Carry = Callable[[Carried, FileTransfer], Columns]
@@ -133,15 +135,17 @@ def _fetch(carried: Carried, transfer: FileTransfer) -> Columns:
             return _stream(carried, transfer, link)
 
     end = data_links.use(transfer.cluster, talk, _start_ends_at(), is_transfer=True)
-    carried.send(Kind.END, payload_of({"bytes_sent": end.bytes_sent, "sha256": end.sha256}))
+    sha256 = end.sha256[:SHA256_LIMIT]
+    carried.send(Kind.END, payload_of({"bytes_sent": end.bytes_sent, "sha256": sha256}))
     if carried.receive().kind is not Kind.ACK:
         raise WebGone(GONE)
-    return {"sha256": end.sha256}
+    return {"sha256": sha256}
 
 
 def _stream(carried: Carried, transfer: FileTransfer, link: data.DataLink) -> messages.End:
     opened = told.answered(link.ask(_open_message(transfer)))
-    start = {"size_bytes": opened.size_bytes, "etag": opened.etag, "name": _name(transfer)}
+    etag = opened.etag[:ETAG_LIMIT]
+    start = {"size_bytes": opened.size_bytes, "etag": etag, "name": _name(transfer)}
     _start(carried, start)
     stall_s = conf.get().transfer_stall_s
     try:
@@ -187,7 +191,7 @@ def _store(carried: Carried, transfer: FileTransfer) -> Columns:
             return _put(carried, transfer, link)
 
     stored, sha256 = data_links.use(transfer.cluster, talk, _start_ends_at(), is_transfer=True)
-    return {"sha256": sha256, "size_bytes": stored.size_bytes, "etag": stored.etag}
+    return {"sha256": sha256, "size_bytes": stored.size_bytes, "etag": stored.etag[:ETAG_LIMIT]}
 
 
 def _put(
@@ -201,9 +205,13 @@ def _put(
     try:
         sha256 = _pass_on(carried, link, stall_s)
         link.extend(clock.now() + stall_s)
-        return told.answered(link.ask(messages.Finish(carried.done_bytes, sha256))), sha256
+        stored = told.answered(link.ask(messages.Finish(carried.done_bytes, sha256)))
     except errors.LinkError as problem:
         raise _broken(carried, transfer, size_bytes, str(problem)) from problem
+    if not carried.done_bytes == stored.size_bytes == size_bytes or not sha256:
+        cause = f"The client says that it stored {stored.size_bytes} bytes."
+        raise _broken(carried, transfer, size_bytes, cause)
+    return stored, sha256
 
 
 def _pass_on(carried: Carried, link: data.DataLink, stall_s: float) -> str:

@@ -142,11 +142,11 @@ class UnderWay:
         carried = Carried(transfer_id, relay)
         with self._changed:
             self._check_room()
-            self._carried.add(carried)
             self._see_to_reporter()
+            self._carried.add(carried)
         watcher = threading.Thread(target=carried.watch, name="transfer-watch", daemon=True)
-        watcher.start()
         try:
+            watcher.start()
             yield carried
         finally:
             relay.close()  # which ends the watcher
@@ -236,11 +236,11 @@ class UnderWay:
 
     def _tell(self, done: dict[UUID, int], untold: dict[UUID, Callable[[], object]]) -> None:
         try:
+            transfers.progress(done)  # first: a row that is silent for long is given up
             for key, tell in untold.items():
                 tell()
                 with self._changed:
                     self._untold.pop(key, None)
-            transfers.progress(done)
         except Exception:  # the transfers go on; it is told again
             logger.warning("transfer.progress_not_stored", exc_info=True)
         finally:
