@@ -5,6 +5,7 @@ Rules:
 - Each move is one conditional UPDATE: whoever changes no row has lost. Nothing is written to a
   transfer that has ended.
 - A row that nobody keeps fresh has nobody who carries it: it counts no more, and upkeep ends it.
+  Should somebody carry it all the same, who could not tell for a minute, he takes that end back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.db import models, transaction
-from django.db.models import Case, QuerySet, Value, When
+from django.db.models import Case, Q, QuerySet, Value, When
 from django.db.models.functions import Now
 
 from .. import conf, errors
@@ -146,8 +147,13 @@ def progress(done_bytes: Mapping[UUID, int]) -> int:
         return 0
     column = models.PositiveBigIntegerField()
     cases = [When(pk=pk, then=Value(done, column)) for pk, done in done_bytes.items()]
-    rows = FileTransfer.objects.filter(pk__in=list(done_bytes), state__in=ACTIVE)
-    return rows.update(done_bytes=Case(*cases, output_field=column), changed_at=Now())
+    told = {"done_bytes": Case(*cases, output_field=column), "changed_at": Now()}
+    rows = FileTransfer.objects.filter(pk__in=list(done_bytes))
+    count = rows.filter(state__in=ACTIVE).update(**told)
+    if count < len(done_bytes):
+        anew = {"state": TransferState.RUNNING, "failure": "", "finished_at": None}
+        count += rows.filter(_is_given_up()).update(**told, **anew)
+    return count
 
 
 def finish(
@@ -160,7 +166,7 @@ def finish(
     etag: str = "",
     size_bytes: int | None = None,
 ) -> bool:
-    """End an active transfer; False if it had ended, whose end then stays as it is."""
+    """End a transfer; False if it had ended, whose end then stays as it is."""
     changes: dict[str, Any] = {
         "state": state,
         "failure": clean_text(failure),
@@ -174,7 +180,8 @@ def finish(
     for name, value in (("done_bytes", done_bytes), ("size_bytes", size_bytes)):
         if value is not None and 0 <= value <= SIZE_LIMIT_BYTES:
             changes[name] = value
-    is_ended = bool(_active(transfer_id).update(**changes))
+    rows = FileTransfer.objects.filter(Q(state__in=ACTIVE) | _is_given_up(), pk=transfer_id)
+    is_ended = bool(rows.update(**changes))
     if is_ended:
         logger.info("transfer ended", extra={"transfer": str(transfer_id), "state": str(state)})
     return is_ended
@@ -220,6 +227,11 @@ def _under_way() -> QuerySet[FileTransfer]:
     return FileTransfer.objects.filter(state__in=ACTIVE).exclude(
         older_than("changed_at", SILENCE_S)
     )
+
+
+def _is_given_up() -> Q:
+    """Taken for silent; perhaps wrongly: while the database is away nobody can tell anything."""
+    return Q(state=TransferState.FAILED, failure=GONE)
 
 
 def _active(transfer_id: str | UUID) -> QuerySet[FileTransfer]:

@@ -505,6 +505,21 @@ def test_progress_keeps_what_is_active_fresh_and_nothing_else(job: HpcJob) -> No
     assert {one.pk: one.done_bytes for one in fresh} == {live.pk: 5 << 30, stalled.pk: 0}
 
 
+def test_who_could_not_tell_for_a_minute_takes_the_transfer_back(job: HpcJob) -> None:
+    """The database was away, and upkeep was quicker than the worker when it was back."""
+    carried, finished, gone = (begin(job) for _ in range(3))
+    for one in (carried, finished, gone):
+        age(one, transfers.SILENCE_S + 1)
+    assert transfers.expire() == 3
+    assert transfers.progress({carried.pk: 7}) == 1
+    assert transfers.finish(finished.pk, TransferState.COMPLETED, done_bytes=9)
+    for one in (carried, finished, gone):
+        one.refresh_from_db()
+    assert (carried.state, carried.failure, carried.finished_at) == ("running", "", None)
+    assert (finished.state, finished.failure) == ("completed", "")
+    assert gone.state == TransferState.FAILED
+
+
 def test_a_transfer_ends_once_and_takes_only_what_makes_sense(job: HpcJob) -> None:
     found = begin(job)
     hostile = {"sha256": "x" * 200, "etag": "e\0" * 200, "failure": "no\0", "size_bytes": 1 << 70}
