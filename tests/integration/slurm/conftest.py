@@ -16,7 +16,7 @@ from cluster_client import accountant
 from cluster_client.engine import Engine
 from cluster_client.environment import Login, LoginEnvironment, account, minimal
 from cluster_client.protocol import messages
-from ops import slurm
+from ops import processes, slurm
 from tests.integration.cluster_client.conftest import (
     LIMIT_S,
     EngineProcess,
@@ -29,6 +29,7 @@ from tests.integration.cluster_client.conftest import (
 from .crowd import FAILS, JOBS
 
 PARALLEL = 6
+CLEAN_LIMIT_S = 15.0
 QUICK = {"poll_interval_s": 0.5, "poll_interval_idle_s": 0.5}
 
 
@@ -82,8 +83,14 @@ class SlurmSite(Site):
         return account().home
 
     def clean(self):
-        for path in self.jobs.glob("j*"):
-            self.server.command("scancel", f"--name={path.name}", check=False)
+        """End the jobs, and wait until none of them writes into its directory any more."""
+        tags = [path.name for path in self.jobs.glob("j*")]
+        for tag in tags:
+            self.server.command("scancel", f"--name={tag}", check=False)
+        if not tags:
+            return
+        busy = ("squeue", "-h", f"--name={','.join(tags)}", "-t", "R,CG,S", "-o", "%A")
+        processes.wait_until(lambda: not self.server.command(*busy, check=False), CLEAN_LIMIT_S)
 
 
 @pytest.fixture(scope="session", autouse=True)
