@@ -10,7 +10,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
 
 from .. import conf, errors, publish
 from ..models import FileTransfer
@@ -180,21 +180,25 @@ def download(transfer: FileTransfer) -> Download:
 
 
 def upload(transfer: FileTransfer, pieces: Iterable[Bytes]) -> tuple[str, str]:
-    """Send what `pieces` holds as the file of this row; returns its sha256 and its ETag."""
+    """Send what `pieces` holds as the file of this row; returns its sha256 and its ETag.
+
+    Once all was sent only the worker knows how it ended: it, or upkeep, ends the row.
+    """
     connection, _ = opened(transfer, publish.FILES_UPLOAD)
     departure = Departure(transfer.size_bytes or 0)
+    is_sent = False
     try:
         for piece in departure.pieces(pieces, conf.get().file_connection_chunk_size):
             _send(connection, Kind.DATA, piece)
+        is_sent = True
         _send(connection, Kind.END, payload_of(departure.receipt()))
         stored = _said(connection.receive(conf.get().transfer_stall_s), Kind.ACK)
-    except errors.HpcError as problem:
+    except BaseException as problem:
         connection.close()
-        _end(transfer.pk, TransferState.FAILED, problem, done_bytes=departure.done_bytes)
-        raise
-    except BaseException as problem:  # whoever gives the pieces gave up
-        connection.close()
-        _end(transfer.pk, TransferState.CANCELLED, problem, done_bytes=departure.done_bytes)
+        if not is_sent:
+            is_ours = isinstance(problem, errors.HpcError)  # else whoever gives the pieces gave up
+            state = TransferState.FAILED if is_ours else TransferState.CANCELLED
+            _end(transfer.pk, state, problem, done_bytes=departure.done_bytes)
         raise
     connection.close()
     return departure.sha256, clean_text(str(stored.get("etag", "")), 128)

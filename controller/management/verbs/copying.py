@@ -80,13 +80,15 @@ def put(console: Console, options: Namespace) -> int:
             path = _place(job, options)
             stored = files.upload(job, os.fsencode(path), source.size_bytes, source.pieces(bar))
     except KeyboardInterrupt:
+        # The last bytes may have gone just before.
         raise KeyboardInterrupt(
-            f"Stopped; nothing of {names.quoted(options.file)} was stored."
+            f"Stopped; {names.quoted(options.file)} is stored whole, or not at all: see hpc file ls"
+            f" {job.pk}."
         ) from None
     except errors.TransferBroken as broken:
         raise errors.TransferBroken(
-            f"{names.quoted(options.file)} did not reach job {job.pk} whole, and nothing of it was"
-            f" stored: {broken}"
+            f"{names.quoted(options.file)} was not seen to arrive, and job {job.pk} has it whole,"
+            f" or not at all: {broken}"
         ) from broken
     told = {
         "job": job.pk,

@@ -349,6 +349,25 @@ def test_a_worker_that_gives_up_in_the_middle_is_heard(
     assert "disk is full" in row().failure
 
 
+def vanishes_with_all(transfer: FileTransfer, connection: Connection) -> None:
+    """Has stored the file, and noted it, when the way back breaks."""
+    connection.send(Kind.START)
+    while connection.receive(LIMIT_S).kind is Kind.DATA:
+        continue
+    connection.close()
+    transfers.finish(transfer.pk, TransferState.COMPLETED, done_bytes=len(CONTENT))
+
+
+def test_an_end_that_is_not_heard_is_the_workers_to_tell(
+    play: Callable[[Part], Workers], job: HpcJob
+) -> None:
+    workers = play(vanishes_with_all)
+    with pytest.raises(errors.TransferBroken):
+        files.upload(job, "in", len(CONTENT), [CONTENT])
+    workers.join()
+    assert row().state == TransferState.COMPLETED
+
+
 def test_nobody_there_is_told_with_what_to_do(
     play: Callable[[Part], Workers], job: HpcJob, settings: Settings, monkeypatch: Any
 ) -> None:
