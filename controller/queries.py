@@ -49,6 +49,8 @@ UNKNOWN_TO_CLUSTER = "unknown_to_cluster"
 NO_EVIDENCE = "no_evidence"
 LOST_SIGHT = (UNKNOWN_TO_CLUSTER, NO_EVIDENCE)
 """Reasons to block a job of which the cluster tells nothing: its client can be asked again."""
+SWEPT = (JobStatus.PENDING, JobStatus.SUBMITTING, JobStatus.DELETING)
+"""Where a job may wait for the holder of its link."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,14 @@ def lost_sight_of(cluster_id: int, limit: int) -> list[str]:
         not_before__lte=Now(),
     )
     return list(rows.order_by("not_before", "pk").values_list("tag", flat=True)[:limit])
+
+
+def may_be_due(cluster_id: int) -> bool:
+    """Whether any job of the cluster is where a sweep might have to see to it: one cheap question
+    in place of one for each kind."""
+    waits = Q(job_status__in=SWEPT)
+    is_lost = Q(job_status__in=lifecycle.IN_SCHEDULER, blocked_reason__in=LOST_SIGHT)
+    return HpcJob._base_manager.filter(waits | is_lost, cluster=cluster_id).exists()
 
 
 def open_tags(cluster_id: int) -> list[str]:

@@ -35,6 +35,8 @@ def sweep(link: HeldLink) -> bool:
         ("lost sight of", _compare),
         ("deleting", _delete),
     )
+    if not queries.may_be_due(link.cluster_id):
+        return False
     is_more = False
     for name, run in parts:
         is_more |= _is_more(link, name, run)

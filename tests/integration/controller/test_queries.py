@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from controller import descriptions, queries
+from controller import descriptions, lifecycle, queries
 from controller.lifecycle import JobStatus
 from controller.models import ClusterLink, HpcCluster, HpcJob
 from controller.services import jobs, links
@@ -60,6 +60,19 @@ def test_stale_cancels_and_deletes_are_old(
     age(old, changed_at=31)
     assert callable(find)
     assert find(cluster.pk, 10) == [old.pk]
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_a_sweep_looks_closer_where_something_may_be_due(
+    status: JobStatus, cluster: HpcCluster, make_job: MakeJob
+) -> None:
+    assert not queries.may_be_due(cluster.pk)
+    job = make_job(status, cluster=cluster)
+    is_swept = status in (JobStatus.PENDING, JobStatus.SUBMITTING, JobStatus.DELETING)
+    assert queries.may_be_due(cluster.pk) is is_swept
+    HpcJob._base_manager.filter(pk=job.pk).update(blocked_reason=queries.NO_EVIDENCE)
+    assert queries.may_be_due(cluster.pk) is (is_swept or status in lifecycle.IN_SCHEDULER)
+    assert not queries.may_be_due(cluster.pk + 1)
 
 
 def test_both_sides_compare_what_the_daemon_may_know(

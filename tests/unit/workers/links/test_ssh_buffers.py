@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from paramiko import SSHException
 from paramiko.buffered_pipe import PipeTimeout
 
-from workers.links.ssh_buffers import AT_ONCE_BYTES, PacketPipe
+from workers.links.ssh_buffers import AT_ONCE_BYTES, BufferedSocket, PacketPipe
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), max_size=20), st.integers(1, 70))
@@ -84,3 +85,24 @@ def test_server_that_sends_beyond_the_window_is_cut_off() -> None:
         pipe.feed(b"901")
     assert pipe.read(8) == b"12345678"
     pipe.feed(b"901")
+
+
+def test_closing_a_socket_wakes_its_reader_at_once() -> None:
+    """However seldom the reader of an idle connection wakes by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        plain = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        ours, ended = BufferedSocket(plain), threading.Event()
+        ours.settimeout(60)
+
+        def read() -> None:
+            try:
+                assert ours.recv(1) == b""
+            except OSError:  # closed before it began
+                assert ours._closed
+            ended.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        ours.close()
+        assert ended.wait(30)
+        theirs.close()
