@@ -221,7 +221,7 @@ def test_ctrl_c_takes_away_what_came_and_a_bar_shows_it_coming(
     assert "Traceback" not in text
     assert f"Stopped; nothing of {here}/big was kept." in text
     drawn = [line for line in text.split("\r") if " left" in line]
-    assert "MB/s" in drawn[-1]
+    assert "B/s" in drawn[-1]
     assert " of 4.29 GB" in drawn[-1]
     assert max(len(line.rstrip()) for line in drawn) < 100
 

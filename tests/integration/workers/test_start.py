@@ -33,7 +33,7 @@ def refusal(directory: Path, queues: str = "hpc", **settings: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert finished.returncode == 1
