@@ -242,7 +242,16 @@ def _gather(cluster_id: int, job_id: int) -> None:
         _send(SUBMIT_JOB, job_id, cluster_queue(cluster_id))
     finally:
         if job_ids := _take_gathered(cluster_id):
-            senders.soon(lambda: _send_gathered(send, cluster_id, job_ids))
+            _send_soon(send, cluster_id, job_ids)
+
+
+def _send_soon(send: Callable[..., object], cluster_id: int, job_ids: list[int]) -> None:
+    try:
+        senders.soon(lambda: _send_gathered(send, cluster_id, job_ids))
+    except RuntimeError as error:  # no further thread can be started
+        with _gathering:
+            _gathered.pop(cluster_id, None)
+        _failed(DRAIN_CLUSTER, cluster_id, senders.first_line(error))
 
 
 def _take_gathered(cluster_id: int) -> list[int]:

@@ -160,6 +160,10 @@ class DataStep(bootsteps.StartStopStep):
         return publish.FILES_QUEUE in worker.app.amqp.queues.consume_from
 
     def create(self, worker: Any) -> None:
+        if worker.pool_cls.__module__ not in THREAD_POOLS:
+            raise SystemExit(
+                "A worker that carries files needs a pool of threads: start it with -P threads."
+            )
         under_way.set_up(worker.concurrency)
         signals.worker_shutdown.connect(_log_out, weak=False)
 
@@ -195,4 +199,5 @@ def _on_shutdown(**_: Any) -> None:
 
 def _log_out(**_: Any) -> None:
     files.close()
+    under_way.last_words()
     untold.last_words()

@@ -37,6 +37,7 @@ FOR_QUESTIONS = 8
 """Threads of a process that transfers leave to questions."""
 RETRY_AFTER_S = 5.0
 STOP_LIMIT_S = 2.0
+LAST_WORDS_LIMIT_S = 5.0
 GONE = "Whoever asked for the file has gone."
 STOPPED = "The files worker was stopped: start the transfer again."
 
@@ -191,6 +192,22 @@ class UnderWay:
             one.relay.close()
         if not self._are_over():
             logger.warning("transfer.not_ended", extra={"count": self.count()})
+
+    def last_words(self, limit_s: float = LAST_WORDS_LIMIT_S) -> None:
+        """Store the ends that could not be stored, before the process ends. Raises nothing."""
+        with self._changed:
+            untold = dict(self._untold)
+        if not untold:
+            return
+        thread = threading.Thread(
+            target=self._tell, args=({}, untold), name="transfer-last-words", daemon=True
+        )
+        thread.start()
+        thread.join(limit_s)
+        with self._changed:
+            if self._untold:
+                lost = sorted(str(key) for key in self._untold)
+                logger.error("transfer.ends_lost", extra={"transfers": lost})
 
     def _are_over(self) -> bool:
         with self._changed:

@@ -131,6 +131,29 @@ def test_nudges_that_come_while_one_is_sent_go_together(
     assert messages(broker, queue)[0]["headers"]["argsrepr"] == "[5]"
 
 
+def test_where_no_thread_can_be_started_later_nudges_are_sent_again(
+    cluster: HpcCluster, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = publish._send
+
+    def send_while_another_comes(*arguments: Any) -> None:
+        publish._gathered[cluster.pk].append(2)
+        send(*arguments)
+
+    def no_thread(work: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "_send", send_while_another_comes)
+        patch.setattr(publish.senders, "soon", no_thread)
+        publish._gather(cluster.pk, 1)
+    assert not publish._gathered
+    monkeypatch.setattr(publish, "_paused_until", 0.0)
+    publish._gather(cluster.pk, 3)
+    sent = messages(broker, publish.cluster_queue(cluster.pk))
+    assert {m["headers"]["argsrepr"] for m in sent} == {"[1]", "[3]"}
+
+
 def test_many_clients_at_once_nudge_for_every_job(cluster: HpcCluster, broker: redis.Redis) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: publish._gather(cluster.pk, n), range(300)))

@@ -92,6 +92,22 @@ def test_an_end_that_can_not_be_stored_is_stored_later(
     assert transfer.state == TransferState.COMPLETED
 
 
+def test_a_worker_that_stops_stores_the_ends_that_it_could_not_store(
+    transfer: FileTransfer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, finish = UnderWay(report_s=600), transfers.finish
+
+    def fail(*given: object, **columns: object) -> bool:
+        raise OperationalError("The database is away.")
+
+    monkeypatch.setattr(transfers, "finish", fail)
+    under_way.finish(transfer.pk, TransferState.COMPLETED, done_bytes=5)
+    monkeypatch.setattr(transfers, "finish", finish)
+    under_way.last_words(LIMIT_S)
+    assert done_bytes(transfer) == 5
+    assert transfer.state == TransferState.COMPLETED
+
+
 def test_beyond_the_bound_one_is_told_so_at_once(
     relay: tuple[SocketConnection, SocketConnection],
 ) -> None:

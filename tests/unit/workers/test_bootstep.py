@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.concurrency import prefork
 from celery.worker import state as worker_state
 
 from workers import bootstep
@@ -150,3 +152,10 @@ def test_without_a_connection_nothing_is_done(
     consumer.task_consumer = None
     links.up = {1}
     queues.changed()
+
+
+@pytest.mark.parametrize("step", [bootstep.KeeperStep, bootstep.DataStep])
+def test_a_pool_of_processes_is_refused(step: Any) -> None:
+    worker = SimpleNamespace(pool_cls=prefork.TaskPool, concurrency=2)
+    with pytest.raises(SystemExit, match="-P threads"):
+        step.create(None, worker)
