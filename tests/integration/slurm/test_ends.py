@@ -21,8 +21,9 @@ def test_a_job_runs_in_its_directory_and_ends_completed(crowd):
     assert accounting["elapsed_s"] >= 1
     assert accounting["max_memory_mib"] > 0
     assert accounting["cpu_s"] >= 0
-    told = [kind for kind in kinds(crowd.of("good")) if kind != "queued"]
-    assert told == ["submitted", "running", "ended", "accounting"]
+    # It may be over before it is seen to wait, or to run.
+    told = [kind for kind in kinds(crowd.of("good")) if kind not in ("queued", "running")]
+    assert told == ["submitted", "ended", "accounting"]
     directory = crowd.directory("good")
     assert (directory / "stdout.log").read_text() == f"{directory}\n"
     assert (directory / "stderr.log").read_text() == "oops\n"
@@ -79,7 +80,7 @@ def test_an_array_is_one_job_from_its_first_task_to_its_last(crowd):
     data = crowd.wait("array")
     assert (data["outcome"], data["exit_code"]) == ("failed", 3)
     assert data["reason"] == "of 4 tasks: 3 failed, 1 completed"
-    assert kinds(crowd.of("array")).count("running") == 1
+    assert kinds(crowd.of("array")).count("running") <= 1  # none if nobody looked meanwhile
     directory = crowd.directory("array")
     assert sorted((directory / "stdout.log").read_text().split()) == ["0", "1", "2", "3"]
     records = {path.name for path in (directory / ".hpc").glob("exit.*")}
