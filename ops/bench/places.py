@@ -25,6 +25,7 @@ def job_of(rig: Rig, cluster: HpcCluster) -> HpcJob:
     if done is None:
         done = clusters.submit(cluster, "#!/bin/sh\ntrue\n")
         clusters.wait_status(rig, done, JobStatus.COMPLETED)
+        done.refresh_from_db()
     return done
 
 
