@@ -102,16 +102,20 @@ class Submitter:
             validation.tag(message.tag)
         except errors.InvalidRequest as error:
             return messages.Rejected(message.tag, error.code, str(error), transient=False)
-        with self._lock:
-            flight = self._flights.get(message.tag)
-            is_ours = flight is None
-            if flight is None:
-                flight = self._flights[message.tag] = _Flight()
-        if is_ours:
-            self._fly(flight, message)
-        else:
-            flight.is_over.wait(validation.limit_s(message.limit_s) + 60)
-        return flight.answer or _unresolved(message.tag, "it is still being submitted")
+        deadline = time.monotonic() + validation.limit_s(message.limit_s) + 60
+        while True:
+            with self._lock:
+                flight = self._flights.get(message.tag)
+                is_ours = flight is None
+                if flight is None:
+                    flight = self._flights[message.tag] = _Flight()
+            if is_ours:
+                self._fly(flight, message)
+            elif not flight.is_over.wait(max(0.0, deadline - time.monotonic())):
+                return _unresolved(message.tag, "it is still being submitted")
+            if flight.answer is not None:
+                return flight.answer
+            # What flew was the watcher's look-up, which answers nobody: now it is our turn.
 
     def is_in_flight(self, tag: str) -> bool:
         with self._lock:

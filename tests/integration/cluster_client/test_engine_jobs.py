@@ -14,6 +14,7 @@ import pytest
 from cluster_client import errors, local_jobs
 from cluster_client.environment import Login, LoginEnvironment
 from cluster_client.filesystem import Filesystem
+from cluster_client.job_records import JobRecord
 from cluster_client.protocol import messages
 from cluster_client.schedulers import JobRef, local
 
@@ -108,6 +109,36 @@ def test_eight_at_once_with_one_tag_are_one_job(start_engine, site):
     assert isinstance(answers[0], messages.Submitted)
     engine.wait(TAG)
     assert site.ran() == ["ran"]
+
+
+def test_who_meets_a_look_up_of_the_watcher_waits_for_it_and_gets_a_clear_answer(
+    start_engine, site, monkeypatch
+):
+    engine = start_engine()
+    submitter, batch = engine.engine._submitter, engine.engine._batch
+    has_begun, may_end = threading.Event(), threading.Event()
+    look_up = batch.look_up
+
+    def slow(*arguments):
+        has_begun.set()
+        may_end.wait(10)
+        return look_up(*arguments)
+
+    monkeypatch.setattr(batch, "look_up", slow)
+    record = JobRecord(TAG, intent_at=time.time() - 60, limit_s=1.0, cancel_requested_at=1.0)
+    engine.engine._store.put(record)
+    (site.jobs / ".trash").mkdir(parents=True)
+    watcher = threading.Thread(target=submitter.resolve, args=(TAG,))
+    watcher.start()
+    assert has_begun.wait(10)
+    answers = []
+    asker = threading.Thread(target=lambda: answers.append(engine.submit(TAG, "true", attempt=2)))
+    asker.start()
+    wait_until(lambda: asker.is_alive() and submitter.is_in_flight(TAG))
+    may_end.set()
+    asker.join()
+    watcher.join()
+    assert (type(answers[0]), answers[0].reason) == (messages.Rejected, "cancelled")
 
 
 def test_many_jobs_are_followed_by_one_query_each_time(start_engine, site):
