@@ -209,12 +209,15 @@ class Outage:
         # A minute of failures must not stretch its pauses beyond what the test can wait.
         self.recorder = site.start(poll_interval_s=0.1)
         self.line = line = f"echo ran >>{site.ledger}"
-        self.recorder.submit(self.runs, f"{line}; sleep 1; exit 7")
+        is_down = site.directory / "controller-is-down"
+        body = f"{line}; until test -e {is_down}; do sleep 0.2; done; exit 7"
+        self.recorder.submit(self.runs, body)
         answer = self.recorder.submit(self.waits, f"#SBATCH --hold\n{line}")
         self.waiting_id = answer.scheduler_job_id
         self.recorder.wait(self.runs, "running")
         self.recorder.wait(self.waits, "queued")
         site.server.stop_controller()
+        is_down.touch()
         self.down_since = time.monotonic()
         self.late = new_tag()
         self._asked = ThreadPoolExecutor(1).submit(self.recorder.submit, self.late, line)

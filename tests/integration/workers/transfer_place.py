@@ -41,7 +41,9 @@ class Place:
 
     def clients(self) -> list[int]:
         """The processes on the cluster that serve files of it."""
-        words = f"\0files\0test.{self.cluster.pk}\0".encode()
+        # The path, because the key alone is that of every other test's first cluster too.
+        program = os.fsencode(self.stack.client_path / "client.py")
+        words = program + f"\0files\0test.{self.cluster.pk}\0".encode()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
